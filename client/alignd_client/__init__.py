@@ -1,0 +1,3 @@
+"""The alignd client."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,3 @@
+"""Alignment kernels."""
+
+__version__ = "0.1.0"
