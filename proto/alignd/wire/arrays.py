@@ -1,0 +1,113 @@
+"""Arrays as bytes fields: little-endian, row-major, items end to end."""
+
+import enum
+from collections.abc import Iterable
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from alignd.v1 import alignment_pb2 as pb
+from alignd.wire.rpc import MalformedRequestError
+
+Array = npt.NDArray[Any]
+Int64Array = npt.NDArray[np.int64]
+
+MAX_ELEMENTS: Final = 1 << 62
+"""More elements than any int64 offset should have to address."""
+
+
+class DataType(enum.Enum):
+    """Type of scores; the value is the name that NumPy, torch and ml_dtypes share.
+
+    Both halves are held as uint16, since NumPy has no bfloat16.
+    """
+
+    FLOAT16 = "float16"
+    BFLOAT16 = "bfloat16"
+    FLOAT32 = "float32"
+    FLOAT64 = "float64"
+
+    @property
+    def storage(self) -> np.dtype[Any]:
+        """dtype of the arrays that hold such values, little-endian."""
+        half = self in (DataType.FLOAT16, DataType.BFLOAT16)
+        return np.dtype("uint16" if half else self.value).newbyteorder("<")
+
+    @property
+    def wire(self) -> str:
+        """Name of the message's enum value."""
+        return f"DATA_TYPE_{self.name}"
+
+    @classmethod
+    def from_wire(cls, number: int) -> "DataType":
+        """Raises `MalformedRequestError` for a number that names no type."""
+        try:
+            return _FROM_WIRE[number]
+        except KeyError:
+            known = ", ".join(f"{number} ({kind.name})" for number, kind in _FROM_WIRE.items())
+            raise MalformedRequestError(("data_type", f"{number} names no type; there are {known}")) from None
+
+
+_FROM_WIRE: Final[dict[int, DataType]] = {pb.DataType.Value(kind.wire): kind for kind in DataType}
+
+
+def to_bytes(array: Array, dtype: npt.DTypeLike) -> bytes:
+    """The array's values as little-endian bytes, row-major."""
+    little = np.dtype(dtype).newbyteorder("<")
+    return np.ascontiguousarray(array, little).tobytes()
+
+
+def from_bytes(data: bytes, dtype: npt.DTypeLike, count: int, field: str) -> Array:
+    """A read-only view of a bytes field.
+
+    Raises:
+        MalformedRequestError: if it does not hold exactly `count` elements.
+    """
+    little = np.dtype(dtype).newbyteorder("<")
+    if len(data) != count * little.itemsize:
+        raise MalformedRequestError(
+            (
+                field,
+                f"{len(data)} bytes, but the lengths ask for {count} × {little.itemsize} = {count * little.itemsize}",
+            )
+        )
+    return np.frombuffer(data, little)
+
+
+def lengths(values: Iterable[int], field: str, items: int | None = None) -> Int64Array:
+    """A repeated field of lengths as int64 [B].
+
+    Raises:
+        MalformedRequestError: if it is empty, has another count than `items`, or holds a negative number.
+    """
+    array = np.array(values, np.int64)
+    if items is not None and len(array) != items:
+        raise MalformedRequestError((field, f"{len(array)} lengths for {items} items"))
+    if len(array) == 0:
+        raise MalformedRequestError((field, "the request has no items"))
+    if array.min() < 0:
+        index = int(np.argmax(array < 0))
+        raise MalformedRequestError((field, f"item {index} has the negative length {array[index]}"))
+    return array
+
+
+def total(field: str, *factors: Int64Array | int) -> int:
+    """Sum over the items of the product of their lengths.
+
+    Raises:
+        MalformedRequestError: if it is past what 64 bits can address.
+    """
+    approximate = np.ones(1, np.float64)
+    for factor in factors:
+        approximate = approximate * np.asarray(factor, np.float64)
+    if approximate.sum() > MAX_ELEMENTS:
+        raise MalformedRequestError((field, "the lengths' product overflows"))
+    product = np.ones(1, np.int64)
+    for factor in factors:
+        product = product * factor
+    return int(product.sum())
+
+
+def as_int32(data: bytes) -> npt.NDArray[np.int32]:
+    return np.frombuffer(data, "<i4")

@@ -1,0 +1,143 @@
+"""ForcedAlign: CTC forced alignment over a ragged batch."""
+
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from alignd.v1 import alignment_pb2 as pb
+from alignd.wire.arrays import Array, DataType, Int64Array, as_int32, from_bytes, lengths, to_bytes, total
+from alignd.wire.rpc import (
+    ItemStatus,
+    MalformedRequestError,
+    Rpc,
+    Timing,
+    decode_statuses,
+    decode_timing,
+    encode_statuses,
+    encode_timing,
+    parse_reply,
+    parse_request,
+)
+
+STAR: Final = -1
+"""The wildcard target: an ordinary label of at least one frame that matches anything."""
+
+
+@dataclass(frozen=True, slots=True)
+class CtcRequest:
+    """Emissions and targets of B items, item b's emissions a row-major matrix [frames[b], vocabulary_size].
+
+    Attributes:
+        log_probs: 1-D, of `data_type.storage`, the items end to end.
+        frames: int64 [B].
+        vocabulary_size: V, of every item.
+        targets: int32, the items' labels end to end; `STAR` is the wildcard.
+        target_lengths: int64 [B].
+        blank: its column.
+        star_score: log-prob of a wildcard's frame; None for the frame's largest non-blank one.
+    """
+
+    log_probs: Array
+    data_type: DataType
+    frames: Int64Array
+    vocabulary_size: int
+    targets: npt.NDArray[np.int32]
+    target_lengths: Int64Array
+    blank: int = 0
+    star_score: float | None = 0.0
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+
+@dataclass(frozen=True, slots=True)
+class CtcReply:
+    """Best paths of a `CtcRequest`.
+
+    Attributes:
+        statuses: one per item; outputs of those that failed are zeros, their score NaN.
+        durations: int32, the items' [L] end to end: non-blank frames of each label.
+        paths: int32, the items' [T] end to end: states 0 … 2L, even ones blank.
+        frame_scores: float32, the items' [T] end to end.
+        scores: float64 [B].
+    """
+
+    statuses: tuple[ItemStatus, ...]
+    durations: npt.NDArray[np.int32]
+    paths: npt.NDArray[np.int32]
+    frame_scores: npt.NDArray[np.float32]
+    scores: npt.NDArray[np.float64]
+    timing: Timing = field(default_factory=Timing)
+
+
+def _encode_request(request: CtcRequest) -> bytes:
+    message = pb.ForcedAlignRequest(
+        frames=request.frames.tolist(),
+        target_lengths=request.target_lengths.tolist(),
+        vocabulary_size=request.vocabulary_size,
+        data_type=request.data_type.wire,
+        log_probs=to_bytes(request.log_probs, request.data_type.storage),
+        targets=to_bytes(request.targets, np.int32),
+        blank=request.blank,
+    )
+    if request.star_score is None:
+        message.star_max = True
+    else:
+        message.star_score = request.star_score
+    return message.SerializeToString()
+
+
+def _star_score(message: pb.ForcedAlignRequest) -> float | None:
+    if message.WhichOneof("star") == "star_max":
+        return None if message.star_max else 0.0
+    # Not NaN, which is the kernels' word for the largest non-blank log-prob.
+    if not message.star_score < float("inf"):
+        raise MalformedRequestError(("star_score", f"{message.star_score} is no log-prob"))
+    return message.star_score
+
+
+def _decode_request(data: bytes) -> CtcRequest:
+    message = parse_request(pb.ForcedAlignRequest, data)
+    frames = lengths(message.frames, "frames")
+    target_lengths = lengths(message.target_lengths, "target_lengths", len(frames))
+    data_type = DataType.from_wire(message.data_type)
+    V = message.vocabulary_size
+    if V < 1:
+        raise MalformedRequestError(("vocabulary_size", f"{V}; there must be at least one column, the blank"))
+    if not 0 <= message.blank < V:
+        raise MalformedRequestError(("blank", f"{message.blank} is no column of a vocabulary of {V}"))
+    count = total("frames", frames, V)
+    log_probs = from_bytes(message.log_probs, data_type.storage, count, "log_probs")
+    targets = from_bytes(message.targets, np.int32, total("target_lengths", target_lengths), "targets")
+    return CtcRequest(log_probs, data_type, frames, V, targets, target_lengths, message.blank, _star_score(message))
+
+
+def _encode_reply(reply: CtcReply) -> bytes:
+    message = pb.ForcedAlignResponse(
+        statuses=encode_statuses(reply.statuses),
+        durations=to_bytes(reply.durations, np.int32),
+        paths=to_bytes(reply.paths, np.int32),
+        frame_scores=to_bytes(reply.frame_scores, np.float32),
+        scores=reply.scores.tolist(),
+        timing=encode_timing(reply.timing),
+    )
+    return message.SerializeToString()
+
+
+def _decode_reply(data: bytes) -> CtcReply:
+    message = parse_reply(pb.ForcedAlignResponse, data)
+    return CtcReply(
+        decode_statuses(message.statuses),
+        as_int32(message.durations),
+        as_int32(message.paths),
+        np.frombuffer(message.frame_scores, "<f4"),
+        np.array(message.scores, np.float64),
+        decode_timing(message.timing),
+    )
+
+
+FORCED_ALIGN: Rpc[CtcRequest, CtcReply] = Rpc(
+    "ForcedAlign", _encode_request, _decode_request, _encode_reply, _decode_reply
+)

@@ -1,0 +1,107 @@
+"""MaximumPath: monotonic alignment search over a ragged batch."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from alignd.v1 import alignment_pb2 as pb
+from alignd.wire.arrays import Array, DataType, Int64Array, as_int32, from_bytes, lengths, to_bytes, total
+from alignd.wire.rpc import (
+    ItemStatus,
+    Rpc,
+    Timing,
+    decode_statuses,
+    decode_timing,
+    encode_statuses,
+    encode_timing,
+    parse_reply,
+    parse_request,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class MasRequest:
+    """Scores of B items, item b a row-major matrix [tokens[b], frames[b]].
+
+    Attributes:
+        values: 1-D, of `data_type.storage`, the items end to end.
+        tokens: int64 [B].
+        frames: int64 [B].
+        return_paths: whether the reply holds the token of each frame too.
+    """
+
+    values: Array
+    data_type: DataType
+    tokens: Int64Array
+    frames: Int64Array
+    return_paths: bool = False
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class MasReply:
+    """Best paths of a `MasRequest`.
+
+    Attributes:
+        statuses: one per item; outputs of those that failed are zeros, their score NaN.
+        durations: int32, the items' [S] end to end.
+        paths: int32, the items' [T] end to end; empty unless asked for.
+        scores: float64 [B].
+    """
+
+    statuses: tuple[ItemStatus, ...]
+    durations: npt.NDArray[np.int32]
+    paths: npt.NDArray[np.int32]
+    scores: npt.NDArray[np.float64]
+    timing: Timing = field(default_factory=Timing)
+
+
+def _encode_request(request: MasRequest) -> bytes:
+    message = pb.MaximumPathRequest(
+        tokens=request.tokens.tolist(),
+        frames=request.frames.tolist(),
+        data_type=request.data_type.wire,
+        values=to_bytes(request.values, request.data_type.storage),
+        return_paths=request.return_paths,
+    )
+    return message.SerializeToString()
+
+
+def _decode_request(data: bytes) -> MasRequest:
+    message = parse_request(pb.MaximumPathRequest, data)
+    tokens = lengths(message.tokens, "tokens")
+    frames = lengths(message.frames, "frames", len(tokens))
+    data_type = DataType.from_wire(message.data_type)
+    count = total("tokens", tokens, frames)
+    values = from_bytes(message.values, data_type.storage, count, "values")
+    return MasRequest(values, data_type, tokens, frames, message.return_paths)
+
+
+def _encode_reply(reply: MasReply) -> bytes:
+    message = pb.MaximumPathResponse(
+        statuses=encode_statuses(reply.statuses),
+        durations=to_bytes(reply.durations, np.int32),
+        paths=to_bytes(reply.paths, np.int32),
+        scores=reply.scores.tolist(),
+        timing=encode_timing(reply.timing),
+    )
+    return message.SerializeToString()
+
+
+def _decode_reply(data: bytes) -> MasReply:
+    message = parse_reply(pb.MaximumPathResponse, data)
+    return MasReply(
+        decode_statuses(message.statuses),
+        as_int32(message.durations),
+        as_int32(message.paths),
+        np.array(message.scores, np.float64),
+        decode_timing(message.timing),
+    )
+
+
+MAXIMUM_PATH: Rpc[MasRequest, MasReply] = Rpc(
+    "MaximumPath", _encode_request, _decode_request, _encode_reply, _decode_reply
+)
