@@ -1,0 +1,84 @@
+"""CTC forced alignment: the best path of given labels through frame-wise log-probabilities."""
+
+from typing import TYPE_CHECKING
+
+from alignd_kernels.ctc.batch import STAR, STAR_MAX, CtcBatch, CtcResult
+from alignd_kernels.status import Status
+
+if TYPE_CHECKING:
+    from alignd_kernels.threads import WorkerPool
+
+__all__ = ["STAR", "STAR_MAX", "CtcBatch", "CtcResult", "align", "reason"]
+
+
+def align(batch: CtcBatch, device: str = "cpu", pool: "WorkerPool | None" = None) -> CtcResult:
+    """Best path of each item of a ragged batch; items that have none are told by their status, not raised.
+
+    Args:
+        batch: arrays in host memory.
+        device: "cpu", or a CUDA device ("cuda", "cuda:1"), which needs the extra `alignd-kernels[gpu]`.
+        pool: shares a large batch among threads (CPU only); None does all on the calling thread.
+
+    Raises:
+        MemoryError: the device cannot hold what the batch needs; smaller batches may still be done.
+    """
+    if device == "cpu":
+        from alignd_kernels.ctc import cpu
+
+        return cpu.align(batch, pool)
+    from alignd_kernels.ctc import gpu
+
+    return gpu.align(batch, device)
+
+
+def reason(status: Status | int, labels: int, frames: int, vocabulary: int, blank: int = 0, repeats: int = 0) -> str:
+    """One sentence on why an item has no path, and what would help.
+
+    Args:
+        status: the item's.
+        labels: L, targets of the item.
+        frames: T.
+        vocabulary: V, columns of its log-probs.
+        blank: blank's column.
+        repeats: equal neighbours among its targets, if known: each needs a blank's frame between.
+    """
+    match Status(status):
+        case Status.EMPTY:
+            return (
+                f"empty item ({labels} targets, {frames} frames, vocabulary of {vocabulary}): "
+                "it needs at least one target, one frame and one column"
+            )
+        case Status.TOO_FEW_FRAMES:
+            if repeats:
+                return (
+                    f"too few frames ({frames}) for {labels} targets with {repeats} equal neighbours: "
+                    f"at least {labels + repeats} are needed, one for each target and one between equal neighbours"
+                )
+            return (
+                f"too few frames ({frames}) for {labels} targets: each target needs one, "
+                "and one more between equal neighbours"
+            )
+        case Status.NOT_FINITE:
+            return (
+                f"NaN or +inf in a log-prob that a path can visit ({labels} targets, {frames} frames); -inf is allowed"
+            )
+        case Status.NO_FINITE_PATH:
+            return (
+                f"no path has a finite score ({labels} targets, {frames} frames): every path meets a log-prob of -inf, "
+                "or the sums overflow"
+            )
+        case Status.TARGET_OUT_OF_RANGE:
+            return (
+                f"a target, or blank ({blank}), is not a column of the vocabulary (0 … {vocabulary - 1}); "
+                f"the only other value allowed is STAR ({STAR}), the wildcard"
+            )
+        case Status.TARGET_IS_BLANK:
+            return f"a target is the blank ({blank}): give the labels alone, blanks are put between them"
+        case Status.ADJACENT_STARS:
+            return "two wildcards (STAR) next to each other: one already stands for any number of frames"
+        case Status.OUT_OF_MEMORY:
+            return f"not enough memory on the device for {labels} targets × {frames} frames"
+        case Status.OK:
+            return "aligned"
+        case other:
+            return f"{other.name.lower().replace('_', ' ')} ({labels} targets, {frames} frames)"

@@ -1,0 +1,138 @@
+"""Where compiled CPU kernels are kept between processes, and how long compiling them took.
+
+Numba's own cache notices a change only in the file of the function that it compiled, not in a helper that was inlined
+from another one. Here the folder's name is a hash of all sources of the package instead. Other users of Numba in the
+process are not affected: nothing of Numba's configuration is touched.
+"""
+
+import contextlib
+import functools
+import hashlib
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from numba import njit
+from numba.core import event
+from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
+
+
+@functools.cache
+def source_hash() -> str:
+    """Hash of every Python source of this package."""
+    digest = hashlib.sha256()
+    root = Path(__file__).parent
+    for path in sorted(root.rglob("*.py")):
+        digest.update(str(path.relative_to(root)).encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _usable(folder: Path) -> bool:
+    """Whether `folder` can be written and nobody else could have put files there: what is read from it is executed."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+        return not hasattr(os, "getuid") or folder.stat().st_uid in (os.getuid(), 0)
+    except OSError:
+        return False
+
+
+@functools.cache
+def cache_folder() -> Path:
+    """`ALIGND_CACHE_DIR`, else the user's cache folder; a temporary folder where neither can be written."""
+    named = os.environ.get("ALIGND_CACHE_DIR")
+    users = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    shared = Path(tempfile.gettempdir()) / f"alignd-{os.getuid() if hasattr(os, 'getuid') else 'user'}"
+    for base in (Path(named) if named else Path(users, "alignd"), shared):
+        folder = base / "numba" / source_hash()
+        if _usable(folder):
+            return folder
+    return Path(tempfile.mkdtemp(prefix="alignd-"))
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """One writer at a time: Numba numbers its files by what the index holds, and two processes that read the same index
+    would give one name to different machine code."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    with open(folder / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+class _Locator(_CacheLocator):  # type: ignore[misc]
+    def __init__(self, function: Callable[..., Any], path: str) -> None:
+        self._name = f"{Path(path).parent.name}.{function.__code__.co_firstlineno}"
+
+    def get_cache_path(self) -> str:
+        return str(cache_folder())
+
+    def get_source_stamp(self) -> str:
+        return source_hash()
+
+    def get_disambiguator(self) -> str:
+        return self._name
+
+    @classmethod
+    def from_function(cls, function: Callable[..., Any], path: str) -> "_Locator":
+        return cls(function, path)
+
+
+class _Impl(CompileResultCacheImpl):  # type: ignore[misc]
+    _locator_classes = [_Locator]  # noqa: RUF012
+
+
+class _Cache(FunctionCache):  # type: ignore[misc]
+    _impl_class = _Impl
+
+    def save_overload(self, signature: Any, data: Any) -> None:
+        # A full or vanished disk costs the next process a compilation, not this one its answer.
+        with contextlib.suppress(OSError), _locked(cache_folder()):
+            super().save_overload(signature, data)
+
+
+class _CompileClock(event.Listener):  # type: ignore[misc]
+    """Adds up the time in which our kernels are compiled; loading from the cache is no compilation."""
+
+    def __init__(self) -> None:
+        self.kernels: set[int] = set()
+        self.seconds = 0.0
+        self._started: dict[int, float] = {}
+
+    def on_start(self, event: Any) -> None:
+        kernel = id(event.data["dispatcher"])
+        if kernel in self.kernels:
+            self._started[kernel] = time.perf_counter()
+
+    def on_end(self, event: Any) -> None:
+        started = self._started.pop(id(event.data["dispatcher"]), None)
+        if started is not None:
+            self.seconds += time.perf_counter() - started
+
+
+_clock = _CompileClock()
+event.register("numba:compile", _clock)
+
+
+def compile_seconds() -> float:
+    """Seconds that this process has spent compiling CPU kernels."""
+    return _clock.seconds
+
+
+def kernel(function: Callable[..., None]) -> Callable[..., None]:
+    """Compile `function` by Numba at its first call per argument types, releasing the GIL, cached as described above.
+
+    `fastmath` stays off: sums are in the order written, nothing is contracted, and NaN and infinities are honoured.
+    """
+    dispatcher = njit(nogil=True, boundscheck=False, error_model="numpy")(function)
+    dispatcher._cache = _Cache(function)
+    _clock.kernels.add(id(dispatcher))
+    return dispatcher  # type: ignore[no-any-return]

@@ -1,0 +1,366 @@
+# mypy: allow-untyped-defs
+"""CTC forced alignment on the CPU (Numba).
+
+States are handled as pairs (blank i, label i), i = 0 … L, the last one without its label. Each frame visits the states
+that a legal path can be in, and no others, in separate loops over the emissions, the blanks and the labels: one loop
+over all would not be vectorised. Back-pointers are 2 bits a state, kept for the reachable band only.
+"""
+
+import time
+from typing import Final
+
+import numpy as np
+from numba import njit
+
+from alignd_kernels.compile_cache import kernel
+from alignd_kernels.ctc.batch import STAR, CtcBatch, CtcResult
+from alignd_kernels.numba_helpers import kernel_values, unlocked, widen
+from alignd_kernels.ragged import Int64Array, offsets_of
+from alignd_kernels.status import Status
+from alignd_kernels.threads import WorkerPool
+
+OK: Final = int(Status.OK)
+EMPTY: Final = int(Status.EMPTY)
+TOO_FEW_FRAMES: Final = int(Status.TOO_FEW_FRAMES)
+NOT_FINITE: Final = int(Status.NOT_FINITE)
+NO_FINITE_PATH: Final = int(Status.NO_FINITE_PATH)
+TARGET_OUT_OF_RANGE: Final = int(Status.TARGET_OUT_OF_RANGE)
+TARGET_IS_BLANK: Final = int(Status.TARGET_IS_BLANK)
+ADJACENT_STARS: Final = int(Status.ADJACENT_STARS)
+
+ROWS: Final = 6  # two frames of blanks, two of labels, emissions, skip penalties
+
+
+def align(batch: CtcBatch, pool: WorkerPool | None = None) -> CtcResult:
+    """Best path of each item.
+
+    Args:
+        batch: items of any lengths, zero included.
+        pool: shares a large batch among threads; None does all on the calling thread.
+
+    Raises:
+        MemoryError: the scratch for an item (`scratch_bytes`) cannot be had; no result is lost but this batch's.
+    """
+    accumulator = batch.dtype.accumulator
+    log_probs = kernel_values(batch.log_probs, batch.dtype)
+    targets = unlocked(np.ascontiguousarray(batch.targets, np.int32))
+    items = np.stack(
+        [
+            batch.offsets, batch.frames, batch.vocabulary, batch.pitches,
+            batch.target_offsets, batch.target_lengths, batch.blanks.astype(np.int64),
+            offsets_of(batch.frames)[:-1], offsets_of(batch.target_lengths)[:-1],
+        ]
+    )  # fmt: skip
+    star_scores = np.array(batch.star_scores, np.float32)
+    statuses = np.zeros(len(batch), np.int32)
+    slack = np.zeros(len(batch), np.int64)
+    scores = np.full(len(batch), np.nan)
+    all_frames, all_labels = int(np.maximum(batch.frames, 0).sum()), int(np.maximum(batch.target_lengths, 0).sum())
+    paths, frame_scores = np.zeros(all_frames, np.int32), np.zeros(all_frames, np.float32)
+    durations = np.zeros(all_labels, np.int32)
+
+    begun = time.perf_counter_ns()
+    _check_targets(targets, items, statuses, slack)
+    row_bytes = np.where(statuses == OK, _row_bytes(batch.target_lengths, slack), 0)
+
+    def work(start: int, stop: int) -> None:
+        pairs = int(np.max(batch.target_lengths[start:stop], where=statuses[start:stop] == OK, initial=0)) + 1
+        rows = np.empty((ROWS, pairs + 2), accumulator)
+        times = np.empty((2, pairs), np.int64)
+        stars = np.empty(pairs, np.int64)
+        choices = np.zeros((2, pairs + 8), np.uint8)
+        steps = np.empty(int(np.max(row_bytes[start:stop] * batch.frames[start:stop], initial=0)), np.uint8)
+        _align_range(
+            log_probs, targets, items, star_scores, row_bytes, start, stop,
+            rows, times, stars, choices, steps,
+            paths, durations, frame_scores, scores, statuses,
+        )  # fmt: skip
+
+    if len(batch):
+        if pool is None:
+            work(0, len(batch))
+        else:
+            pool.run(work, batch.frames * np.minimum(batch.target_lengths + 1, slack + 2))
+    elapsed = time.perf_counter_ns() - begun
+    return CtcResult(paths, durations, frame_scores, scores, statuses, elapsed)
+
+
+def scratch_bytes(batch: CtcBatch) -> Int64Array:
+    """Memory that an item in progress needs beside its input and output, int64 [B]; an upper bound.
+
+    T · ⌈(min(L + 1, T − L + 2) + 3) / 2⌉ for the back-pointers; 6 (L + 3) accumulators and 26 (L + 9) bytes more.
+    """
+    accumulator = np.dtype(batch.dtype.accumulator).itemsize
+    L = batch.target_lengths
+    steps = batch.frames * _row_bytes(L, batch.frames - L)
+    whole = steps + ROWS * (L + 3) * accumulator + 26 * (L + 9)
+    return np.where((L > 0) & (batch.frames >= L), whole, 0)
+
+
+def _row_bytes(target_lengths: Int64Array, slack: Int64Array) -> Int64Array:
+    """Bytes of one frame's back-pointers: 4 bits a pair. With K = T − L − repeats frames to spare a label can be
+    visited at K + 1 frames and a pair at K + 2; each pair starts at least a frame later than the one before."""
+    return np.asarray((np.minimum(target_lengths + 1, slack + 2) + 3) >> 1)
+
+
+@njit(nogil=True)
+def _check_item(targets, T, V, blank):
+    """`reference.check_targets`, and the number of frames to spare."""
+    L = len(targets)
+    if L == 0 or T <= 0 or V <= 0:
+        return EMPTY, 0
+    if not 0 <= blank < V:
+        return TARGET_OUT_OF_RANGE, 0
+    repeats = 0
+    before = blank
+    for i in range(L):
+        y = np.int64(targets[i])
+        if y != STAR and not 0 <= y < V:
+            return TARGET_OUT_OF_RANGE, 0
+        if y == blank:
+            return TARGET_IS_BLANK, 0
+        if y == before:
+            if y == STAR:
+                return ADJACENT_STARS, 0
+            repeats += 1
+        before = y
+    spare = T - L - repeats
+    return (OK if spare >= 0 else TOO_FEW_FRAMES), max(spare, 0)
+
+
+@kernel
+def _check_targets(targets, items, statuses, slack):
+    for b in range(len(statuses)):
+        T, V, first, L, blank = items[1, b], items[2, b], items[4, b], max(items[5, b], 0), items[6, b]
+        statuses[b], slack[b] = _check_item(targets[first : first + L], T, V, blank)
+
+
+@njit(nogil=True)
+def _visiting_times(targets, T, first, last, penalties, stars):
+    """First and last frame at which each label can be visited (blanks lie between); whether it may be reached from the
+    label before, as 0 or -inf to add; where the wildcards are. Returns their number."""
+    L = len(targets)
+    t = -1
+    count = 0
+    for i in range(L):
+        repeated = i > 0 and targets[i] == targets[i - 1]
+        penalties[i] = -np.inf if repeated or i == 0 else 0.0
+        t += 2 if repeated else 1
+        first[i] = t
+        if targets[i] == STAR:
+            stars[count] = i
+            count += 1
+    spare = T - 1 - t
+    for i in range(L):
+        last[i] = first[i] + spare
+    return count
+
+
+@njit(nogil=True)
+def _star_value(row, blank, star_score):
+    """Log-prob of a wildcard's frame: `star_score`, or if that is NaN the largest of the other columns, NaN if any is."""
+    if not np.isnan(star_score):
+        return np.float64(star_score)
+    best = -np.inf
+    for v in range(len(row)):
+        x = np.float64(widen(row[v]))
+        if v != blank and not x <= best:
+            best = x
+            if np.isnan(x):
+                break
+    return best
+
+
+@njit(nogil=True)
+def _gather(row, labels, out):
+    for i in range(len(out)):
+        out[i] = widen(row[max(labels[i], 0)])
+
+
+@njit(nogil=True)
+def _advance_blanks(x, left, stay, new, choices):
+    """V[2i, t] = x + max(V[2i], V[2i - 1]). A tie, or NaN in `stay`, stays."""
+    for i in range(len(new)):
+        moved = left[i] > stay[i]
+        new[i] = (left[i] if moved else stay[i]) + x
+        choices[i] = moved
+
+
+@njit(nogil=True)
+def _advance_labels(x, skip, penalties, left, stay, new, choices):
+    """V[2i + 1, t] = x + max(V[2i + 1], V[2i], V[2i - 1] unless the label is repeated), the first of equals."""
+    for i in range(len(new)):
+        moved = left[i] > stay[i]
+        best = left[i] if moved else stay[i]
+        two = skip[i] + penalties[i]
+        skipped = two > best
+        new[i] = (two if skipped else best) + x[i]
+        choices[i] = 4 if skipped else (2 if moved else 0)
+
+
+@njit(nogil=True)
+def _pack(blanks, labels, steps):
+    """Two pairs to a byte: bit 0 blank moved, bits 1-2 label moved by one or two; the next pair in the high nibble."""
+    b, y = blanks.view(np.uint16), labels.view(np.uint16)
+    for i in range(len(steps)):
+        word = b[i] | y[i]
+        steps[i] = word | (word >> 4)
+
+
+@njit(nogil=True)
+def _forward(log_probs, offset, pitch, V, targets, T, blank, star_score, row_bytes, rows, times, stars, choices, steps):
+    """Fill the back-pointers. Returns V of the last label and the last blank in the last frame, and whether any V was
+    NaN or +inf when its state was left for good (both stay in a state once they are there, and nothing else brings them
+    there but overflow)."""
+    L = len(targets)
+    first, last = times[0], times[1]
+    blanks, new_blanks, labels, new_labels = rows[0], rows[1], rows[2], rows[3]
+    x, penalties = rows[4], rows[5]
+    star_count = _visiting_times(targets, T, first, last, penalties, stars)
+    # Label i of a frame stands at i + 1, so that label -1 exists and is out of reach.
+    rows[:4, : L + 2] = -np.inf
+    blanks[0] = 0.0  # the virtual frame before the first: paths start in blank 0 or, one step on, in label 0
+    low_blank = low_label = 0
+    high_blank = high_label = 0
+    suspect = False
+    for t in range(T):
+        # Labels low … high - 1 and blanks low … high - 1 can be visited in this frame.
+        while high_label < L and first[high_label] <= t:
+            high_label += 1
+        while high_blank <= L and (high_blank == 0 or first[high_blank - 1] < t):
+            high_blank += 1
+        while last[low_label] < t:
+            low_label += 1
+        while low_blank < L and last[low_blank] <= t:
+            low_blank += 1
+        row = log_probs[offset + t * pitch : offset + t * pitch + V]
+        _gather(row, targets[low_label:high_label], x[low_label:high_label])
+        if star_count:
+            value = _star_value(row, blank, star_score)
+            for k in range(star_count):
+                x[stars[k]] = value
+        base = min(low_blank, low_label) & ~1
+        _advance_blanks(
+            widen(row[blank]),
+            labels[low_blank:high_blank],
+            blanks[low_blank:high_blank],
+            new_blanks[low_blank:high_blank],
+            choices[0, low_blank - base : high_blank - base],
+        )
+        _advance_labels(
+            x[low_label:high_label],
+            labels[low_label:high_label],
+            penalties[low_label:high_label],
+            blanks[low_label:high_label],
+            labels[low_label + 1 : high_label + 1],
+            new_labels[low_label + 1 : high_label + 1],
+            choices[1, low_label - base : high_label - base],
+        )
+        used = (max(high_blank, high_label) - base + 1) >> 1
+        _pack(choices[0, : 2 * used], choices[1, : 2 * used], steps[t * row_bytes : t * row_bytes + used])
+        # At most one label and one blank are left for good in a frame before the last.
+        if last[low_label] == t and not new_labels[low_label + 1] < np.inf:
+            suspect = True
+        if low_blank < L and last[low_blank] == t + 1 and low_blank < high_blank and not new_blanks[low_blank] < np.inf:
+            suspect = True
+        blanks, new_blanks = new_blanks, blanks
+        labels, new_labels = new_labels, labels
+        if t == 0:
+            new_blanks[0] = -np.inf
+    if not labels[L] < np.inf or not blanks[L] < np.inf:
+        suspect = True
+    return labels[L], blanks[L], suspect
+
+
+@njit(nogil=True)
+def _visited_not_finite(log_probs, offset, pitch, V, targets, T, blank, star_score, times):
+    """Whether NaN or +inf stands in a cell that a legal path can visit."""
+    L = len(targets)
+    first, last = times[0], times[1]
+    for t in range(T):
+        row = log_probs[offset + t * pitch : offset + t * pitch + V]
+        star = _star_value(row, blank, star_score)
+        for i in range(L + 1):
+            if i < L and first[i] <= t <= last[i]:
+                x = star if targets[i] == STAR else np.float64(widen(row[targets[i]]))
+                if not x < np.inf:
+                    return True
+            begins = first[i - 1] + 1 if i > 0 else 0
+            ends = last[i] - 1 if i < L else T - 1
+            if begins <= t <= ends and not widen(row[blank]) < np.inf:
+                return True
+    return False
+
+
+@njit(nogil=True)
+def _backward(T, L, on_label, times, row_bytes, steps, path, durations):
+    """Follow the back-pointers from the last frame to the first."""
+    last = times[1]
+    i, label = (L - 1, True) if on_label else (L, False)
+    low = L - 1
+    low_blank = L
+    for t in range(T - 1, -1, -1):
+        path[t] = 2 * i + label
+        if label:
+            durations[i] += 1
+        if t == 0:
+            break
+        while low > 0 and last[low - 1] >= t:
+            low -= 1
+        while low_blank > 0 and last[low_blank - 1] > t:
+            low_blank -= 1
+        position = i - (min(low, low_blank) & ~1)
+        step = steps[t * row_bytes + (position >> 1)] >> (4 * (position & 1))
+        if not label:
+            if step & 1:
+                i, label = i - 1, True
+        elif step & 4:
+            i -= 1
+        elif step & 2:
+            label = False
+
+
+@njit(nogil=True)
+def _score(log_probs, offset, pitch, V, targets, blank, star_score, path, frame_scores):
+    """Log-prob of each frame; the path's own sum in frame order, in float64."""
+    total = 0.0
+    for t in range(len(path)):
+        row = log_probs[offset + t * pitch : offset + t * pitch + V]
+        state = path[t]
+        y = np.int64(targets[state >> 1]) if state & 1 else blank
+        x = _star_value(row, blank, star_score) if y == STAR else np.float64(widen(row[y]))
+        frame_scores[t] = x
+        total += x
+    return total
+
+
+@kernel
+def _align_range(
+    log_probs, all_targets, items, star_scores, row_bytes, start, stop,
+    rows, times, stars, choices, steps,
+    paths, durations, frame_scores, scores, statuses,
+):  # fmt: skip
+    """Items start … stop − 1 whose targets are good, on one thread."""
+    for b in range(start, stop):
+        if statuses[b] != OK:
+            continue
+        offset, T, V, pitch = items[0, b], items[1, b], items[2, b], items[3, b]
+        L, blank, star_score = items[5, b], items[6, b], star_scores[b]
+        targets = all_targets[items[4, b] : items[4, b] + L]
+        final_label, final_blank, suspect = _forward(
+            log_probs, offset, pitch, V, targets, T, blank, star_score, row_bytes[b],
+            rows, times, stars, choices, steps,
+        )  # fmt: skip
+        if suspect and _visited_not_finite(log_probs, offset, pitch, V, targets, T, blank, star_score, times):
+            statuses[b] = NOT_FINITE
+            continue
+        on_label = final_label >= final_blank
+        if not np.isfinite(final_label if on_label else final_blank):
+            statuses[b] = NO_FINITE_PATH
+            continue
+        path = paths[items[7, b] : items[7, b] + T]
+        own = durations[items[8, b] : items[8, b] + L]
+        _backward(T, L, on_label, times, row_bytes[b], steps, path, own)
+        own_scores = frame_scores[items[7, b] : items[7, b] + T]
+        total = _score(log_probs, offset, pitch, V, targets, blank, star_score, path, own_scores)
+        scores[b] = rows.dtype.type(total)  # one rounding, to the accumulator's type

@@ -1,0 +1,78 @@
+"""What the CPU kernels of all families share: values widened on the fly, arrays in the one form that was compiled."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic, overload
+
+from alignd_kernels.dtypes import DType
+
+
+def kernel_values(storage: npt.NDArray[np.generic], dtype: DType) -> npt.NDArray[np.generic]:
+    """`storage` as the kernels take it, without a copy if it is contiguous and aligned.
+
+    Numba compiles anew for each array type. To keep that to one per dtype, a read-only array is seen as a writable one
+    (no kernel writes to its input), and bfloat16 goes as int16, which tells it from float16's uint16.
+    """
+    array = np.require(storage, dtype.storage, ["C", "A"])
+    if dtype is DType.BFLOAT16:
+        array = array.view(np.int16)
+    return unlocked(array)
+
+
+def unlocked(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """A view of a contiguous array that NumPy and Numba take for writable. Kernels write to no input."""
+    if array.flags.writeable:
+        return array
+    return np.asarray(_Unlocked(array))
+
+
+class _Unlocked:
+    def __init__(self, array: npt.NDArray[Any]) -> None:
+        self._array = array  # NumPy keeps this object, and so the memory, alive
+        interface = dict(array.__array_interface__)
+        interface["data"] = (interface["data"][0], False)
+        self.__array_interface__ = interface
+
+
+@intrinsic
+def float_of_bits(typing_context: Any, bits: Any) -> Any:
+    """The float32 with the given uint32 bits."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.bitcast(args[0], ir.FloatType())
+
+    return types.float32(types.uint32), generate
+
+
+def widen(value: Any) -> Any:
+    """A stored score in the accumulator's type, exactly: float32, float64, uint16 (float16) or int16 (bfloat16)."""
+    raise NotImplementedError("compiled by Numba only")
+
+
+@overload(widen)
+def _widen(value):  # type: ignore[no-untyped-def]
+    if value == types.int16:
+        return lambda value: float_of_bits(np.uint32(np.uint32(np.uint16(value)) << np.uint32(16)))
+    if value == types.uint16:
+
+        def widen_float16(value):  # type: ignore[no-untyped-def]
+            half = np.uint32(value)
+            magnitude = np.uint32(np.uint32(half & np.uint32(0x7FFF)) << np.uint32(13))
+            sign = np.uint32(np.uint32(half & np.uint32(0x8000)) << np.uint32(16))
+            exponent = np.uint32(magnitude & np.uint32(0x0F800000))
+            # Rebias 15 -> 127; once more for inf and NaN. A subnormal is exact as the difference of two normal numbers,
+            # so that flush-to-zero modes do no harm.
+            bits = np.uint32(magnitude + np.uint32(112 << 23))
+            if exponent == np.uint32(0x0F800000):
+                bits = np.uint32(bits + np.uint32(112 << 23))
+            normal = float_of_bits(np.uint32(bits | sign))
+            tiny = float_of_bits(np.uint32(magnitude + np.uint32(113 << 23))) - np.float32(2.0**-14)
+            signed_tiny = -tiny if sign else tiny
+            return signed_tiny if exponent == np.uint32(0) else normal
+
+        return widen_float16
+    return lambda value: value
