@@ -1,0 +1,32 @@
+"""What every test of the project shares: where CI is set, a skipped test is a failure."""
+
+import os
+from collections.abc import Generator
+from typing import Any
+
+import pytest
+
+# Under CI everything that a test needs is installed; a skip there would hide a missing install step. Tests that need a GPU or
+# the peers of the benchmarks are deselected by their marks (pyproject.toml), not skipped.
+SKIPS_FAIL = os.environ.get("CI", "").lower() not in ("", "0", "false")
+
+
+def fail_if_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:
+    if SKIPS_FAIL and report.outcome == "skipped" and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        report.outcome = "failed"
+        report.longrepr = f"skipped under CI, which installs everything a test needs: {reason}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    fail_if_skipped(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, Any, Any]:
+    report = yield
+    fail_if_skipped(report)
+    return report
