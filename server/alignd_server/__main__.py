@@ -1,0 +1,51 @@
+"""The command `alignd-server`."""
+
+import asyncio
+import sys
+
+from pydantic import ValidationError
+from pydantic_settings import CliApp, SettingsError
+
+from alignd_server import __version__, logs, malloc
+from alignd_server.settings import Settings
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the server; returns the exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if "--version" in arguments:
+        sys.stdout.write(f"alignd-server {__version__}\n")
+        return 0
+    malloc.set_thresholds()  # before threads start
+    try:
+        settings = CliApp.run(Settings, cli_args=arguments)
+    except (ValidationError, SettingsError) as error:
+        sys.stderr.write(f"alignd-server: {_sentence(error)}\n")
+        return 2
+    logs.configure(settings.log_level, settings.log_format)
+    try:
+        return asyncio.run(_run(settings))
+    except (OSError, ValueError, ImportError) as error:
+        sys.stderr.write(f"alignd-server: {error}\n")
+        return 1
+
+
+async def _run(settings: Settings) -> int:
+    # Here and not above: gRPC starts threads when it is imported in earnest.
+    from alignd_server.server import Server
+
+    return await Server(settings).run()
+
+
+def _sentence(error: Exception) -> str:
+    if not isinstance(error, ValidationError):
+        return str(error)
+    parts = []
+    for problem in error.errors():
+        name = "--" + "-".join(str(part).replace("_", "-") for part in problem["loc"]) if problem["loc"] else ""
+        parts.append(f"{name} {problem['msg'].removeprefix('Value error, ')}".strip())
+    return "; ".join(parts)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,279 @@
+"""The engine: admission, lanes and workers behind every door. It knows no gRPC, settings or audio package."""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import structlog
+
+from alignd import wire
+from alignd.wire import MalformedRequestError
+from alignd_server import __version__
+from alignd_server.admission import Admission, Reservation
+from alignd_server.device import Device, find_devices
+from alignd_server.errors import DeadlineExceededError, DeviceLostError, UnavailableError
+from alignd_server.jobs import FutureSink, Job, Sink, finish
+from alignd_server.metrics import Metrics
+from alignd_server.operation import AnyOperation, Cost
+from alignd_server.queue import BatchLimits, JobQueue
+from alignd_server.worker import Worker
+
+log = structlog.get_logger("alignd.engine")
+
+
+@dataclass(frozen=True, slots=True)
+class EngineLimits:
+    """Bounds of the engine; `alignd-server --help` describes them."""
+
+    max_queue_items: int = 65_536
+    max_queue_bytes: int = 512 << 20
+    max_batch_cells: int = 1 << 27
+    max_batch_bytes: int = 64 << 20
+    batch_delay_s: float = 0.0
+    max_message_bytes: int = 64 << 20
+
+
+class Pipeline(Protocol):
+    """An RPC that works in stages of its own before it enters an operation's queue."""
+
+    name: str
+    rpc: wire.Rpc[Any, Any]
+
+    def payload_bytes(self, request: Any) -> int: ...
+    def start(self, job: Job) -> None: ...
+    def models(self) -> Sequence[wire.Model]: ...
+    def close(self, timeout: float | None) -> None: ...
+
+
+class Engine:
+    """Answers requests on one or more devices.
+
+    Each device has two lanes, so that a huge item does not hold small ones up: requests whose largest item alone fills
+    a batch go through the heavy lane, one at a time, on one thread (or stream) beside the others.
+    """
+
+    def __init__(
+        self,
+        devices: Sequence[Device],
+        operations: Sequence[AnyOperation],
+        limits: EngineLimits | None = None,
+        metrics: Metrics | None = None,
+        on_lost: Callable[[DeviceLostError], None] = lambda error: None,
+    ) -> None:
+        self.limits = limits or EngineLimits()
+        self.metrics = metrics or Metrics()
+        self.devices = tuple(devices)
+        self.admission = Admission(self.limits.max_queue_items, self.limits.max_queue_bytes)
+        self._operations: dict[str, AnyOperation] = {op.rpc.name: op for op in operations}
+        self._pipelines: dict[str, Pipeline] = {}
+        self._on_lost = on_lost
+        self._lost: DeviceLostError | None = None
+        self._closing = threading.Event()
+        self._batch_limits = BatchLimits(
+            self.limits.max_batch_cells,
+            self.limits.max_batch_bytes,
+            min(device.memory_bytes for device in devices),
+            self.limits.batch_delay_s,
+        )
+        self._light, self._heavy = JobQueue(self._batch_limits), JobQueue(self._batch_limits)
+        self._workers = [
+            Worker(queue, device, self.metrics, self._lose, alone=queue is self._heavy)
+            for device in devices
+            for queue in (self._light, self._heavy)
+        ]
+        for op in operations:
+            self.metrics.queue_depth.labels(op.name).set(0)
+        for worker in self._workers:
+            worker.start()
+
+    def add_pipeline(self, pipeline: Pipeline) -> None:
+        self._pipelines[pipeline.rpc.name] = pipeline
+
+    def short_name(self, rpc_name: str) -> str:
+        """The label `op` of an RPC's metrics."""
+        target: Any = self._pipelines.get(rpc_name) or self._operations.get(rpc_name)
+        return target.name if target else "unknown"
+
+    def info(self) -> wire.ServerInfo:
+        """Version, devices, operations, models and limits."""
+        limits = self.limits
+        return wire.ServerInfo(
+            __version__,
+            tuple(wire.Device(device.id, device.name, device.backend) for device in self.devices),
+            (*self._operations, *self._pipelines),
+            tuple(model for pipeline in self._pipelines.values() for model in pipeline.models()),
+            wire.Limits(
+                limits.max_message_bytes, limits.max_queue_items, limits.max_queue_bytes, limits.max_batch_cells
+            ),
+        )
+
+    def submit(self, name: str, request: Any, timeout: float | None = None) -> "Future[Any]":
+        """The in-process door: the reply to `request`, as the RPC called `name` would give it.
+
+        Args:
+            timeout: seconds after which the work need not begin any more.
+
+        Raises (or puts into the future):
+            MalformedRequestError: no such operation here.
+            OverloadedError, DeadlineExceededError, UnavailableError: as the names say.
+        """
+        sink = FutureSink()
+        deadline = None if timeout is None else time.monotonic() + timeout
+        job = self.admit(name, request, sink=sink, deadline=deadline)
+        sink.future.add_done_callback(lambda future: self.cancel(job) if future.cancelled() else None)
+        return sink.future
+
+    def admit(
+        self,
+        name: str,
+        request: Any,
+        *,
+        sink: Sink,
+        deadline: float | None = None,
+        reservation: Reservation | None = None,
+    ) -> Job:
+        """Queue a request. Its outcome goes to `sink`, unless this raises.
+
+        Args:
+            reservation: room that its message holds already; it is the engine's from here on, also if this raises.
+        """
+        pipeline = self._pipelines.get(name)
+        target: Any = pipeline or self._operations.get(name)
+        try:
+            if target is None:
+                raise MalformedRequestError(("", f"this engine has no operation {name}"))
+            reservation = reservation or self.admission.reserve(target.payload_bytes(request))
+            job = self._job(target, request, reservation, sink, deadline)
+            self._check(job)
+            reservation.add_items(len(request))
+            if pipeline:
+                self.metrics.queue_depth.labels(pipeline.name).inc()
+                pipeline.start(job)
+            else:
+                self._enqueue(job)
+        except BaseException:
+            if reservation:
+                reservation.release()
+            raise
+        return job
+
+    def go_on(self, job: Job, name: str, request: Any, sink: Sink) -> None:
+        """Queue a pipeline's next stage, under the deadline and the room of `job`; also while the engine is closing."""
+        operation = self._operations[name]
+        stage = self._job(operation, request, Reservation(None, 0), sink, job.deadline)
+        self._enqueue(stage)
+
+    def _job(self, operation: Any, request: Any, reservation: Reservation, sink: Sink, deadline: float | None) -> Job:
+        if operation.rpc.name in self._pipelines:
+            cost = Cost(len(request), 0, 0, operation.payload_bytes(request), 0)
+            return Job(operation, request, operation.name, cost, reservation, sink, deadline)
+        cost = operation.cost(request, self.devices[0])
+        return Job(operation, request, operation.key(request), cost, reservation, sink, deadline)
+
+    def _enqueue(self, job: Job) -> None:
+        (self._heavy if self._batch_limits.heavy(job) else self._light).put(job)
+        self.metrics.queue_depth.labels(job.operation.name).inc()
+
+    def _check(self, job: Job) -> None:
+        if self._lost:
+            raise self._lost
+        if self._closing.is_set():
+            raise UnavailableError("the engine is shutting down")
+        if job.expired(time.monotonic()):
+            self.metrics.rejected.labels(job.operation.name, "deadline").inc()
+            raise DeadlineExceededError("the deadline had passed when the request arrived; it was not run")
+
+    def cancel(self, job: Job) -> None:
+        """Nobody waits for `job` any more: it leaves the queue, or its outcome is dropped."""
+        job.cancelled = True
+        if self._light.remove(job) or self._heavy.remove(job):
+            self.metrics.queue_depth.labels(job.operation.name).dec()
+            self.metrics.rejected.labels(job.operation.name, "cancelled").inc()
+            job.reservation.release()
+
+    def _lose(self, error: DeviceLostError) -> None:
+        log.critical("device lost", error=str(error))
+        self._lost = error
+        for queue in (self._light, self._heavy):
+            jobs = queue.drain()
+            for job in jobs:
+                job.error = error
+            finish(jobs)
+            queue.close()
+        self._on_lost(error)
+
+    def close(self, timeout: float | None = None) -> None:
+        """Answer what has been admitted, then stop. New requests get `UnavailableError` at once.
+
+        Args:
+            timeout: seconds after which work that is still running is left to end with the process.
+        """
+        self._closing.set()
+        deadline = None if timeout is None else time.monotonic() + timeout
+        for pipeline in self._pipelines.values():
+            pipeline.close(timeout)
+        for queue in (self._light, self._heavy):
+            queue.close()
+        for worker in self._workers:
+            worker.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
+        for device in self.devices:
+            if device.pool:
+                device.pool.shutdown()
+
+
+def create_engine(
+    device: str = "auto",
+    *,
+    threads: int | None = None,
+    memory_bytes: int | None = None,
+    limits: EngineLimits | None = None,
+    metrics: Metrics | None = None,
+    audio: bool | None = None,
+    on_lost: Callable[[DeviceLostError], None] = lambda error: None,
+) -> Engine:
+    """An engine with all operations, its kernels compiled or loaded.
+
+    Args:
+        device: auto (CUDA where there is one, else the CPU), cpu, cuda (all), cuda:N.
+        threads: of the CPU's kernels; as many as there are processors by default.
+        memory_bytes: what a launch may use beside input and output; half of what is free by default.
+        limits: bounds of the queue and of batches.
+        metrics: where to count; a registry of its own by default.
+        audio: whether to answer AlignAudio; by default if the packages of `alignd-server[audio]` are there.
+        on_lost: told when a device is lost.
+
+    Raises:
+        ValueError: the device is not there.
+        ImportError: `audio` is True and its packages are missing.
+    """
+    # Here and not above: operations know the engine's types.
+    from alignd_kernels.compile_cache import compile_seconds
+    from alignd_server.operations import CtcOperation, MasOperation
+    from alignd_server.operations.audio import AudioPipeline, audio_missing
+
+    devices = find_devices(device, threads, memory_bytes)
+    operations: list[AnyOperation] = [MasOperation(), CtcOperation()]
+    _warm_up(operations, devices)
+    engine = Engine(devices, operations, limits, metrics, on_lost)
+    engine.metrics.sample(lambda: engine.admission.nbytes, compile_seconds)
+    missing = audio_missing()
+    if audio and missing:
+        raise ImportError(f"AlignAudio needs the package {missing}: pip install 'alignd-server[audio]'")
+    if audio or (audio is None and not missing):
+        engine.add_pipeline(AudioPipeline(engine))
+    return engine
+
+
+def _warm_up(operations: Sequence[AnyOperation], devices: Sequence[Device]) -> None:
+    """Compile or load every kernel in use, and see that it answers."""
+    for operation in operations:
+        for device in devices:
+            for data_type in wire.DataType:
+                (reply,) = operation.run([operation.example(data_type)], device, alone=True).replies
+                if not reply.statuses[0].ok:
+                    raise RuntimeError(
+                        f"{operation.name} fails on {device.id} ({data_type.value}): {reply.statuses[0]}"
+                    )

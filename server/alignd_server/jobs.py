@@ -1,0 +1,80 @@
+"""A request on its way through the engine."""
+
+import time
+from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from alignd.wire import Timing
+from alignd_server.admission import Reservation
+from alignd_server.operation import AnyOperation, Cost
+
+Sink = Callable[[Sequence["Job"]], None]
+"""Takes finished jobs, all of a batch at once, in the worker's thread: it must be quick and must not raise."""
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """A request, what it holds, and in the end its outcome: `reply` or `error`.
+
+    Attributes:
+        operation: what to do.
+        request: with what.
+        key: jobs with equal keys may share a launch.
+        cost: what it asks of the device.
+        reservation: its room, released when it is finished.
+        sink: who is told.
+        deadline: `time.monotonic()` after which it need not be run.
+    """
+
+    operation: AnyOperation
+    request: Any
+    key: Hashable
+    cost: Cost
+    reservation: Reservation
+    sink: Sink
+    deadline: float | None = None
+    admitted_ns: int = field(default_factory=time.monotonic_ns)
+    started_ns: int = 0
+    cancelled: bool = False
+    reply: Any = None
+    error: BaseException | None = None
+
+    def expired(self, now: float) -> bool:
+        return self.deadline is not None and now >= self.deadline
+
+    def timed(self, reply: Any, kernel_ns: int) -> Any:
+        """`reply` with this job's `Timing`."""
+        now = time.monotonic_ns()
+        timing = Timing(self.started_ns - self.admitted_ns, kernel_ns, now - self.admitted_ns)
+        return replace(reply, timing=timing)
+
+
+def finish(jobs: Sequence[Job]) -> None:
+    """Let go of what finished jobs hold, and tell their sinks, each once."""
+    by_sink: dict[int, list[Job]] = {}
+    for job in jobs:
+        job.request = None
+        job.reservation.release()
+        by_sink.setdefault(id(job.sink), []).append(job)
+    for group in by_sink.values():
+        group[0].sink(group)
+
+
+class FutureSink:
+    """Completes one `concurrent.futures.Future` with its job's outcome."""
+
+    __slots__ = ("future",)
+
+    def __init__(self) -> None:
+        self.future: Future[Any] = Future()
+
+    def __call__(self, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            if not self.future.set_running_or_notify_cancel():
+                continue
+            if job.error is not None:
+                self.future.set_exception(job.error)
+            else:
+                self.future.set_result(job.reply)

@@ -1,0 +1,57 @@
+"""The engine's metrics, in base units, with the prefix `alignd_`."""
+
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from alignd_server import __version__
+
+# Kernels of small batches take tens of microseconds; the client library's own buckets start at 5 ms.
+SECONDS = tuple(1e-5 * 2**i for i in range(21))
+ITEMS = tuple(float(2**i) for i in range(13))
+CELLS = tuple(float(4**i) for i in range(2, 19))
+
+
+class Metrics:
+    """One registry's worth of metrics. Each engine has its own, so that two engines in a process do not clash."""
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self.registry = registry = registry or CollectorRegistry()
+        self.kernel_duration = Histogram(
+            "alignd_kernel_duration_seconds",
+            "Time in the kernels of one launch, copies excluded.",
+            ["op", "backend", "device", "dtype"],
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self.queue_duration = Histogram(
+            "alignd_queue_duration_seconds",
+            "Time of a request from admission to the start of its batch.",
+            ["op"],
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self.batch_items = Histogram(
+            "alignd_batch_items", "Items of one launch.", ["op"], buckets=ITEMS, registry=registry
+        )
+        self.batch_cells = Histogram(
+            "alignd_batch_cells", "Lattice cells of one launch.", ["op"], buckets=CELLS, registry=registry
+        )
+        self.queue_depth = Gauge("alignd_queue_depth", "Requests that wait.", ["op"], registry=registry)
+        self.queue_bytes = Gauge(
+            "alignd_queue_bytes", "Bytes of requests that wait, are in work or are announced.", registry=registry
+        )
+        self.rejected = Counter(
+            "alignd_rejected_total", "Requests that were not run.", ["op", "reason"], registry=registry
+        )
+        self.items = Counter("alignd_items_total", "Items by outcome.", ["op", "status"], registry=registry)
+        self.kernel_compile = Gauge(
+            "alignd_kernel_compile_seconds", "Time spent compiling kernels since the start.", registry=registry
+        )
+        build = Gauge("alignd_build_info", "Always 1.", ["version"], registry=registry)
+        build.labels(__version__).set(1)
+
+    def sample(self, queue_bytes: Callable[[], float], compile_seconds: Callable[[], float]) -> None:
+        """Read these gauges when they are scraped."""
+        self.queue_bytes.set_function(queue_bytes)
+        self.kernel_compile.set_function(compile_seconds)

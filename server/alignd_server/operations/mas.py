@@ -1,0 +1,120 @@
+"""MaximumPath: monotonic alignment search."""
+
+from collections.abc import Hashable, Sequence
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from alignd.wire import MAXIMUM_PATH, DataType, ItemStatus, MasReply, MasRequest
+from alignd_kernels import mas
+from alignd_kernels.dtypes import DType
+from alignd_kernels.mas.batch import MasBatch
+from alignd_kernels.ragged import offsets_of
+from alignd_kernels.status import Status
+from alignd_server.device import Device
+from alignd_server.operation import Cost, Launch
+from alignd_server.operations import backends
+from alignd_server.operations.ragged import concatenated, item_status, item_statuses, split_points
+
+FIELDS: Final = {Status.EMPTY: "frames", Status.TOO_FEW_FRAMES: "frames"}
+"""The request's field at fault; `values` for what is not listed."""
+
+
+class MasOperation:
+    """See `alignd_server.operation.Operation`."""
+
+    name = "mas"
+    rpc = MAXIMUM_PATH
+
+    def example(self, data_type: DataType) -> MasRequest:
+        one = np.ones(1, np.int64)
+        return MasRequest(np.zeros(2, data_type.storage), data_type, one, 2 * one)
+
+    def key(self, request: MasRequest) -> Hashable:
+        return (request.data_type.value, self.name)
+
+    def payload_bytes(self, request: MasRequest) -> int:
+        return request.values.nbytes
+
+    def cost(self, request: MasRequest, device: Device) -> Cost:
+        cells = request.tokens * request.frames
+        scratch = sum(self.scratch_bytes(request, device))
+        return Cost(len(request), int(cells.sum()), int(cells.max()), request.values.nbytes, scratch)
+
+    def scratch_bytes(self, request: MasRequest, device: Device) -> Sequence[int]:
+        need: list[int] = backends.backend("mas", device).scratch_bytes(_batch([request])).tolist()
+        return need
+
+    def run(self, requests: Sequence[MasRequest], device: Device, *, alone: bool) -> Launch[MasReply]:
+        batch = _batch(requests)
+        result = backends.align("mas", batch, device, alone)
+        items = split_points([len(request) for request in requests])
+        tokens = split_points([int(request.tokens.sum()) for request in requests])
+
+        def reply(index: int) -> MasReply:
+            request, statuses = requests[index], result.statuses[items[index]]
+            durations = result.durations[tokens[index]]
+            return MasReply(
+                item_statuses(statuses, lambda item, status: _describe(request, item, status)),
+                durations,
+                _paths(request, durations) if request.return_paths else np.zeros(0, np.int32),
+                result.scores[items[index]],
+            )
+
+        return Launch([reply(index) for index in range(len(requests))], result.kernel_ns)
+
+    def take(self, request: MasRequest, start: int, stop: int) -> MasRequest:
+        cells = offsets_of(request.tokens * request.frames)
+        return MasRequest(
+            request.values[cells[start] : cells[stop]],
+            request.data_type,
+            request.tokens[start:stop],
+            request.frames[start:stop],
+            request.return_paths,
+        )
+
+    def join(self, replies: Sequence[MasReply]) -> MasReply:
+        return MasReply(
+            tuple(status for reply in replies for status in reply.statuses),
+            concatenated([reply.durations for reply in replies]),
+            concatenated([reply.paths for reply in replies]),
+            concatenated([reply.scores for reply in replies]),
+        )
+
+    def fail(self, request: MasRequest, status: ItemStatus) -> MasReply:
+        return MasReply(
+            (status,) * len(request),
+            np.zeros(request.tokens.sum(), np.int32),
+            np.zeros(request.frames.sum() if request.return_paths else 0, np.int32),
+            np.full(len(request), np.nan),
+        )
+
+
+def _batch(requests: Sequence[MasRequest]) -> MasBatch:
+    tokens = concatenated([request.tokens for request in requests])
+    frames = concatenated([request.frames for request in requests])
+    return MasBatch(
+        concatenated([request.values for request in requests]),
+        DType(requests[0].data_type.value),
+        offsets_of(tokens * frames)[:-1],
+        tokens,
+        frames,
+        frames,
+    )
+
+
+def _paths(request: MasRequest, durations: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+    """The token of each frame, zeros where an item has failed."""
+    starts = offsets_of(request.tokens)
+    within = np.arange(len(durations)) - np.repeat(starts[:-1], request.tokens)
+    item_of_token = np.repeat(np.arange(len(request)), request.tokens)
+    aligned = np.bincount(item_of_token, durations, len(request)) == request.frames
+    paths = np.zeros(int(request.frames.sum()), np.int32)
+    paths[np.repeat(aligned, request.frames)] = np.repeat(within, durations)
+    return paths
+
+
+def _describe(request: MasRequest, item: int, status: Status) -> ItemStatus:
+    message = mas.reason(status, int(request.tokens[item]), int(request.frames[item]))
+    return item_status(status, FIELDS.get(status, "values"), message)

@@ -1,0 +1,141 @@
+"""The server process: engine, gRPC, health, reflection and metrics, from start to drain."""
+
+import asyncio
+import signal
+from typing import Any
+
+import grpc
+import grpc.aio
+import structlog
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from prometheus_client import start_http_server
+
+from alignd import wire
+from alignd_server import __version__
+from alignd_server.engine import Engine, create_engine
+from alignd_server.errors import DeviceLostError
+from alignd_server.interceptor import MetricsInterceptor
+from alignd_server.metrics import Metrics
+from alignd_server.service import FRAMING, AlignmentHandlers
+from alignd_server.settings import Settings, is_loopback, split_address
+
+log = structlog.get_logger("alignd.server")
+
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+EXIT_DEVICE_LOST = 70
+
+
+class Server:
+    """Runs until a signal asks it to stop, or its device is lost."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._health = health.aio.HealthServicer()
+        self._stop = asyncio.Event()
+        self._exit_code = 0
+        self._loop = asyncio.get_running_loop()
+        self.port = 0
+        self.metrics_port = 0
+
+    async def run(self) -> int:
+        """Returns the process's exit code."""
+        settings = self._settings
+        await self._set_health(NOT_SERVING)
+        for sign in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(sign, self._stop.set)
+        metrics = Metrics()
+        engine = await asyncio.to_thread(self._create_engine, metrics)
+        server = self._grpc_server(engine, metrics)
+        self.port = _bind(server, settings.listen)
+        metrics_server = self._serve_metrics(metrics)
+        await server.start()
+        await self._set_health(SERVING)
+        self._announce(engine)
+        await self._stop.wait()
+        log.info("draining", seconds=settings.drain_s)
+        await self._set_health(NOT_SERVING)
+        begin = self._loop.time()
+        await server.stop(settings.drain_s)
+        await asyncio.to_thread(engine.close, max(0.0, settings.drain_s - (self._loop.time() - begin)))
+        if metrics_server:
+            metrics_server.shutdown()
+        log.info("stopped", exit_code=self._exit_code)
+        return self._exit_code
+
+    def _create_engine(self, metrics: Metrics) -> Engine:
+        settings = self._settings
+        return create_engine(
+            settings.device,
+            threads=settings.threads or None,
+            memory_bytes=settings.device_memory_bytes or None,
+            limits=settings.engine_limits(),
+            metrics=metrics,
+            audio={"auto": None, "on": True, "off": False}[settings.audio],
+            on_lost=self._lose,
+        )
+
+    def _grpc_server(self, engine: Engine, metrics: Metrics) -> grpc.aio.Server:
+        settings = self._settings
+        server = grpc.aio.server(
+            interceptors=[MetricsInterceptor(metrics.registry)],
+            options=[
+                ("grpc.max_receive_message_length", settings.max_message_bytes + FRAMING),
+                ("grpc.max_send_message_length", settings.max_message_bytes + FRAMING),
+                ("grpc.so_reuseport", 0),  # a second server on the port is an error, not a rival
+                ("grpc.keepalive_time_ms", 20_000),
+                ("grpc.keepalive_timeout_ms", 10_000),
+                ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+            ],
+        )
+        rpcs: list[wire.Rpc[Any, Any]] = [wire.MAXIMUM_PATH, wire.FORCED_ALIGN, wire.ALIGN_AUDIO]
+        handlers = AlignmentHandlers(engine, rpcs, settings.payload_timeout_s)
+        server.add_generic_rpc_handlers((handlers,))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        names = (wire.SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, server)
+        return server
+
+    def _serve_metrics(self, metrics: Metrics) -> Any:
+        if not self._settings.metrics_listen:
+            return None
+        host, port = split_address(self._settings.metrics_listen)
+        # A thread of its own: scrapes never wait behind work.
+        server, _ = start_http_server(port, host, metrics.registry)
+        self.metrics_port = server.server_port
+        return server
+
+    def _announce(self, engine: Engine) -> None:
+        settings = self._settings
+        if settings.device == "auto" and engine.devices[0].backend == "numba":
+            log.info("no CUDA device: running on the CPU", processor=engine.devices[0].name)
+        for address in filter(None, (settings.listen, settings.metrics_listen)):
+            if not is_loopback(address):
+                log.warning("listening on a public address without encryption or authentication", address=address)
+        log.info(
+            "serving",
+            version=__version__,
+            port=self.port,
+            metrics_port=self.metrics_port,
+            devices=[device.id for device in engine.devices],
+            operations=list(engine.info().operations),
+        )
+
+    def _lose(self, error: DeviceLostError) -> None:
+        # Called in a worker's thread.
+        self._exit_code = EXIT_DEVICE_LOST
+        self._loop.call_soon_threadsafe(self._stop.set)
+
+    async def _set_health(self, status: Any) -> None:
+        for service in ("", wire.SERVICE):
+            await self._health.set(service, status)
+
+
+def _bind(server: grpc.aio.Server, address: str) -> int:
+    try:
+        port: int = server.add_insecure_port(address)
+        return port
+    except RuntimeError:
+        raise OSError(f"cannot listen on {address}: is another server running there?") from None

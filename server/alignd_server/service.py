@@ -1,0 +1,139 @@
+"""The gRPC door: AlignmentService over raw messages.
+
+Handlers take a stream of requests, although the contract's RPCs are unary (on the wire there is no difference): only so
+can a call be refused before its message is read, since gRPC reads a unary request whole before its handler runs.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, Final, NoReturn
+
+import grpc
+import grpc.aio
+
+from alignd.wire import BYTES_METADATA, GET_SERVER_INFO, SERVICE, MalformedRequestError, Rpc
+from alignd_server.admission import Reservation
+from alignd_server.engine import Engine
+from alignd_server.errors import OverloadedError
+from alignd_server.jobs import Job
+from alignd_server.rejection import Rejection, rejection, too_large
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+FRAMING: Final = 5
+"""Bytes that gRPC puts before a message."""
+
+
+class AlignmentHandlers(grpc.GenericRpcHandler):
+    """Routes AlignmentService's calls to an engine. Lives on one event loop."""
+
+    def __init__(self, engine: Engine, rpcs: Sequence[Rpc[Any, Any]], payload_timeout_s: float) -> None:
+        self._engine = engine
+        self._payload_timeout_s = payload_timeout_s
+        self._loop = asyncio.get_running_loop()
+        self._waiting: dict[Job, asyncio.Future[Job]] = {}
+        self._handlers = {rpc.path: grpc.stream_unary_rpc_method_handler(self._align(rpc)) for rpc in rpcs}
+        self._handlers[GET_SERVER_INFO.path] = grpc.unary_unary_rpc_method_handler(self._info)
+
+    def service_name(self) -> str:
+        return SERVICE
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
+        return self._handlers.get(handler_call_details.method)
+
+    async def _info(self, data: bytes, context: Context) -> bytes:
+        return GET_SERVER_INFO.encode_reply(self._engine.info())
+
+    def _align(self, rpc: Rpc[Any, Any]) -> Any:
+        async def align(requests: AsyncIterator[bytes], context: Context) -> bytes:
+            try:
+                return await self._call(rpc, context)
+            except (grpc.aio.AbortError, asyncio.CancelledError):
+                raise
+            except Exception as error:
+                self._count_rejection(rpc, error)
+                await _abort(context, rejection(error))
+
+        return align
+
+    async def _call(self, rpc: Rpc[Any, Any], context: Context) -> bytes:
+        deadline = _deadline(context)
+        reservation = self._engine.admission.reserve(await self._promised_bytes(context))
+        try:
+            request = rpc.decode_request(await self._message(context, reservation))
+        except BaseException:
+            reservation.release()
+            raise
+        job = self._engine.admit(rpc.name, request, sink=self._sink, deadline=deadline, reservation=reservation)
+        del request  # the engine's alone, to free when it is done
+        done: asyncio.Future[Job] = self._loop.create_future()
+        self._waiting[job] = done
+        try:
+            await done
+        except asyncio.CancelledError:
+            self._engine.cancel(job)
+            raise
+        finally:
+            self._waiting.pop(job, None)
+        if job.error is not None:
+            raise job.error
+        return rpc.encode_reply(job.reply)
+
+    async def _promised_bytes(self, context: Context) -> int:
+        """What the client says its message has; the message limit if it says nothing."""
+        limit = self._engine.limits.max_message_bytes
+        said = dict(context.invocation_metadata() or ()).get(BYTES_METADATA)
+        if said is None:
+            return limit
+        if not str(said).isdecimal():
+            raise MalformedRequestError((BYTES_METADATA, f"{said!r} is no number of bytes"))
+        nbytes = int(said)
+        if nbytes > limit:
+            await _abort(context, too_large(nbytes, limit))
+        return nbytes
+
+    async def _message(self, context: Context, reservation: Reservation) -> bytes:
+        promised = reservation.nbytes
+        try:
+            data = await asyncio.wait_for(context.read(), self._payload_timeout_s)
+        except TimeoutError:
+            message = f"the message did not arrive within {self._payload_timeout_s:g} s"
+            await _abort(context, Rejection(grpc.StatusCode.DEADLINE_EXCEEDED, message))
+        # The end of the stream: a call without a message, or a client that is gone.
+        if data is grpc.aio.EOF:
+            raise MalformedRequestError(("", "the call ended without a message"))
+        if len(data) > promised:
+            raise MalformedRequestError((BYTES_METADATA, f"{promised} bytes promised, {len(data)} sent"))
+        reservation.resize(len(data))
+        return bytes(data)
+
+    def _sink(self, jobs: Sequence[Job]) -> None:
+        # One wake-up of the loop for all jobs of a batch.
+        try:
+            self._loop.call_soon_threadsafe(self._deliver, jobs)
+        except RuntimeError:  # the loop is closed: nobody waits any more
+            return
+
+    def _deliver(self, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            done = self._waiting.get(job)
+            if done is not None and not done.done():
+                done.set_result(job)
+
+    def _count_rejection(self, rpc: Rpc[Any, Any], error: Exception) -> None:
+        reason = "malformed" if isinstance(error, MalformedRequestError) else None
+        if isinstance(error, OverloadedError):
+            reason = error.reason
+        if reason:
+            self._engine.metrics.rejected.labels(self._engine.short_name(rpc.name), reason).inc()
+
+
+def _deadline(context: Context) -> float | None:
+    remaining: float | None = context.time_remaining()  # None without a deadline, whatever the stubs say
+    return None if remaining is None else time.monotonic() + remaining
+
+
+async def _abort(context: Context, why: Rejection) -> NoReturn:
+    await context.abort(why.code, why.message, why.trailers)
+    raise AssertionError("abort raises")
