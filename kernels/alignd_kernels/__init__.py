@@ -1,3 +1,45 @@
-"""Alignment kernels."""
+"""Alignment kernels: exact best paths of monotonic alignment search and CTC, ragged, batched, on CPU and GPU.
+
+Importing this package imports neither Numba nor torch: the first call does, for the device that it is made on.
+"""
+
+import sys
+from collections.abc import Iterable
+
+from alignd_kernels.ctc.batch import STAR
+from alignd_kernels.ctc.padded import forced_align
+from alignd_kernels.dtypes import DType
+from alignd_kernels.mas.padded import maximum_path
+from alignd_kernels.status import InvalidItemsError, Status
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "STAR",
+    "DType",
+    "InvalidItemsError",
+    "Status",
+    "compile_seconds",
+    "forced_align",
+    "maximum_path",
+    "warm_up",
+]
+
+
+def warm_up(dtypes: Iterable[DType] = tuple(DType)) -> None:
+    """Compile the CPU kernels of all families for these types, or load them from the cache.
+
+    The cache is in `ALIGND_CACHE_DIR`, by default the user's cache folder.
+    """
+    from alignd_kernels.ctc import cpu as ctc
+    from alignd_kernels.mas import cpu as mas
+
+    wanted = tuple(dtypes)
+    ctc.warm_up(wanted)
+    mas.warm_up(wanted)
+
+
+def compile_seconds() -> float:
+    """Seconds that this process has spent compiling CPU kernels; loading from the cache does not count."""
+    cache = sys.modules.get("alignd_kernels.compile_cache")
+    return cache.compile_seconds() if cache else 0.0

@@ -2,6 +2,9 @@
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+import numpy.typing as npt
+
 from alignd_kernels.ctc.batch import STAR, STAR_MAX, CtcBatch, CtcResult
 from alignd_kernels.status import Status
 
@@ -31,54 +34,46 @@ def align(batch: CtcBatch, device: str = "cpu", pool: "WorkerPool | None" = None
     return gpu.align(batch, device)
 
 
-def reason(status: Status | int, labels: int, frames: int, vocabulary: int, blank: int = 0, repeats: int = 0) -> str:
+def reason(status: Status | int, frames: int, targets: npt.NDArray[np.integer], vocabulary: int, blank: int = 0) -> str:
     """One sentence on why an item has no path, and what would help.
 
     Args:
         status: the item's.
-        labels: L, targets of the item.
         frames: T.
+        targets: integers [L].
         vocabulary: V, columns of its log-probs.
         blank: blank's column.
-        repeats: equal neighbours among its targets, if known: each needs a blank's frame between.
     """
+    L = len(targets)
+    size = f"{L} targets, {frames} frames"
     match Status(status):
         case Status.EMPTY:
-            return (
-                f"empty item ({labels} targets, {frames} frames, vocabulary of {vocabulary}): "
-                "it needs at least one target, one frame and one column"
-            )
+            return f"empty item ({size}, vocabulary of {vocabulary}): it needs a target, a frame and a column"
         case Status.TOO_FEW_FRAMES:
-            if repeats:
-                return (
-                    f"too few frames ({frames}) for {labels} targets with {repeats} equal neighbours: "
-                    f"at least {labels + repeats} are needed, one for each target and one between equal neighbours"
-                )
+            repeats = int(np.count_nonzero(targets[1:] == targets[:-1]))
             return (
-                f"too few frames ({frames}) for {labels} targets: each target needs one, "
-                "and one more between equal neighbours"
+                f"too few frames ({frames}) for {L} targets with {repeats} repeats: at least {L + repeats} are needed, "
+                "one for each target and one for the blank between equal neighbours"
             )
         case Status.NOT_FINITE:
-            return (
-                f"NaN or +inf in a log-prob that a path can visit ({labels} targets, {frames} frames); -inf is allowed"
-            )
+            return f"NaN or +inf in a log-prob that a path can visit ({size}); -inf is allowed"
         case Status.NO_FINITE_PATH:
-            return (
-                f"no path has a finite score ({labels} targets, {frames} frames): every path meets a log-prob of -inf, "
-                "or the sums overflow"
-            )
+            return f"no path has a finite score ({size}): every path meets a log-prob of -inf, or the sums overflow"
         case Status.TARGET_OUT_OF_RANGE:
+            if not 0 <= blank < vocabulary:
+                return f"blank ({blank}) is not a column of the vocabulary (0 … {vocabulary - 1})"
+            wrong = [int(y) for y in targets if y != STAR and not 0 <= y < vocabulary]
             return (
-                f"a target, or blank ({blank}), is not a column of the vocabulary (0 … {vocabulary - 1}); "
-                f"the only other value allowed is STAR ({STAR}), the wildcard"
+                f"target {wrong[0]} is out of range: the vocabulary has columns 0 … {vocabulary - 1}, and {STAR} is "
+                "the wildcard"
             )
         case Status.TARGET_IS_BLANK:
             return f"a target is the blank ({blank}): give the labels alone, blanks are put between them"
         case Status.ADJACENT_STARS:
             return "two wildcards (STAR) next to each other: one already stands for any number of frames"
         case Status.OUT_OF_MEMORY:
-            return f"not enough memory on the device for {labels} targets × {frames} frames"
+            return f"not enough memory on the device ({size})"
         case Status.OK:
             return "aligned"
         case other:
-            return f"{other.name.lower().replace('_', ' ')} ({labels} targets, {frames} frames)"
+            return f"{other.name.lower().replace('_', ' ')} ({size})"

@@ -7,6 +7,7 @@ over all would not be vectorised. Back-pointers are 2 bits a state, kept for the
 """
 
 import time
+from collections.abc import Iterable
 from typing import Final
 
 import numpy as np
@@ -14,6 +15,7 @@ from numba import njit
 
 from alignd_kernels.compile_cache import kernel
 from alignd_kernels.ctc.batch import STAR, CtcBatch, CtcResult
+from alignd_kernels.dtypes import DType
 from alignd_kernels.numba_helpers import kernel_values, unlocked, widen
 from alignd_kernels.ragged import Int64Array, offsets_of
 from alignd_kernels.status import Status
@@ -97,6 +99,19 @@ def scratch_bytes(batch: CtcBatch) -> Int64Array:
     return np.where((L > 0) & (batch.frames >= L), whole, 0)
 
 
+def warm_up(dtypes: Iterable[DType] = tuple(DType)) -> None:
+    """Compile the kernels for these types, or load them from the cache, so that no later call has to."""
+    one = np.ones(1, np.int64)
+    for dtype in dtypes:
+        zeros = np.zeros(2, dtype.storage)
+        align(
+            CtcBatch(
+                zeros, dtype, one - 1, one, one + 1, one + 1, np.ones(1, np.int32), one - 1, one,
+                np.zeros(1, np.int32), np.zeros(1, np.float32),
+            )
+        )  # fmt: skip
+
+
 def _row_bytes(target_lengths: Int64Array, slack: Int64Array) -> Int64Array:
     """Bytes of one frame's back-pointers: 4 bits a pair. With K = T − L − repeats frames to spare a label can be
     visited at K + 1 frames and a pair at K + 2; each pair starts at least a frame later than the one before."""
@@ -158,7 +173,7 @@ def _visiting_times(targets, T, first, last, penalties, stars):
 
 @njit(nogil=True)
 def _star_value(row, blank, star_score):
-    """Log-prob of a wildcard's frame: `star_score`, or if that is NaN the largest of the other columns, NaN if any is."""
+    """Log-prob of a wildcard's frame: `star_score`, or if that is NaN the largest non-blank one, NaN if any is."""
     if not np.isnan(star_score):
         return np.float64(star_score)
     best = -np.inf

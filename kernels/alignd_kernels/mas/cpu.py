@@ -7,12 +7,14 @@ best path comes from the token before.
 """
 
 import time
+from collections.abc import Iterable
 from typing import Final
 
 import numpy as np
 from numba import njit
 
 from alignd_kernels.compile_cache import kernel
+from alignd_kernels.dtypes import DType
 from alignd_kernels.mas.batch import MasBatch, MasResult
 from alignd_kernels.numba_helpers import kernel_values, widen
 from alignd_kernels.ragged import Int64Array, offsets_of
@@ -79,6 +81,13 @@ def scratch_bytes(batch: MasBatch) -> Int64Array:
     accumulator = np.dtype(batch.dtype.accumulator).itemsize
     whole = batch.frames * row_bytes + (2 + FRAMES) * (batch.tokens + 8) * accumulator + batch.tokens + 16
     return np.where(row_bytes > 0, whole, 0)
+
+
+def warm_up(dtypes: Iterable[DType] = tuple(DType)) -> None:
+    """Compile the kernels for these types, or load them from the cache, so that no later call has to."""
+    one = np.ones(1, np.int64)
+    for dtype in dtypes:
+        align(MasBatch(np.zeros(1, dtype.storage), dtype, one - 1, one, one, one))
 
 
 def _row_bytes(tokens: Int64Array, frames: Int64Array) -> Int64Array:

@@ -1,0 +1,177 @@
+"""CTC forced alignment on padded batches, with torchaudio's arguments and results."""
+
+from typing import Any, Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from alignd_kernels.arrays import host, host_scores, is_torch, lengths, on_gpu
+from alignd_kernels.ctc.batch import STAR, STAR_MAX, CtcBatch, CtcResult
+from alignd_kernels.dtypes import DType, widen
+from alignd_kernels.status import InvalidItemsError, Status
+
+LARGEST: Final = 2**31 - 1  # stands for every target beyond int32: out of range in any vocabulary
+
+
+def forced_align(
+    log_probs: Any,
+    targets: Any,
+    input_lengths: Any = None,
+    target_lengths: Any = None,
+    blank: int = 0,
+    *,
+    star_score: float | Literal["max"] = 0.0,
+    check: bool = True,
+) -> Any:
+    """The best CTC path of each item's targets: torchaudio's function of this name, for any batch size.
+
+    The score of a path is the optimum, ties included; among equals the path stays rather than moves, and ends on the
+    last label. Graves et al. 2006; Kürzinger et al. 2020, "CTC-Segmentation".
+
+    Args:
+        log_probs: [B, T, V], float16, bfloat16, float32 or float64, NumPy or torch, on the CPU or a CUDA device.
+        targets: integers [B, L], without blanks; `STAR` (-1) is a wildcard: a label of at least one frame that matches
+            anything.
+        input_lengths: integers [B], frames of each item; default T.
+        target_lengths: integers [B], targets of each item; default L.
+        blank: its column.
+        star_score: log-prob of a wildcard's frames, or "max" for the frame's largest non-blank one.
+        check: False leaves out the error for failed items and returns the statuses as well; on a CUDA device nothing
+            is waited for then.
+
+    Returns:
+        paths [B, T] in the targets' dtype: the label of each frame, blank among them, `STAR` in a wildcard's frames,
+        blank in the padding; scores [B, T] in the dtype of `log_probs`: the log-prob of each frame on the path, 0 in the
+        padding. Both are of the caller's kind and on the caller's device. With `check=False` also the `Status` of each
+        item, int32 [B].
+
+    Raises:
+        InvalidItemsError: listing every item that has no path: empty, a target that is blank, out of range or a second
+            wildcard in a row, too few frames, NaN or +inf in a log-prob that a path can visit, no path of finite score.
+        ValueError: for wrong shapes, lengths or blank.
+        TypeError: for dtypes that do not fit.
+    """
+    B, T, V, L = _check_shapes(log_probs, targets, blank)
+    star = STAR_MAX if star_score == "max" else float(star_score)
+    if np.isnan(star) and star_score != "max":
+        raise ValueError('star_score must be a number or "max", not NaN')
+    if on_gpu(log_probs):
+        from alignd_kernels.ctc.padded_gpu import forced_align_on_gpu
+
+        return forced_align_on_gpu(log_probs, targets, input_lengths, target_lengths, blank, star, check)
+    from alignd_kernels.ctc import cpu
+    from alignd_kernels.threads import default_pool
+
+    storage, dtype = host_scores(log_probs)
+    labels = host(targets)
+    if labels.dtype.kind not in "iu":
+        raise TypeError(f"targets must be integers, not {labels.dtype}")
+    limits = np.iinfo(labels.dtype)
+    batch = CtcBatch(
+        storage.reshape(-1),
+        dtype,
+        np.arange(B, dtype=np.int64) * (T * V),
+        lengths(input_lengths, "input_lengths", B, T),
+        np.full(B, V, np.int64),
+        np.full(B, V, np.int64),
+        np.clip(labels, max(-2, limits.min), min(LARGEST, limits.max)).astype(np.int32).reshape(-1),
+        np.arange(B, dtype=np.int64) * L,
+        lengths(target_lengths, "target_lengths", B, L),
+        np.full(B, blank, np.int32),
+        np.full(B, star, np.float32),
+    )
+    result = cpu.align(batch, default_pool())
+    if check:
+        raise_if_failed(result.statuses.tolist(), batch)
+    paths, scores = _padded(batch, result, T)
+    found = _as_callers(log_probs, targets, labels.dtype, dtype, paths, scores)
+    if check:
+        return found
+    return (*found, _like(log_probs, result.statuses))
+
+
+def raise_if_failed(statuses: list[int], batch: CtcBatch) -> None:
+    """Raises:
+    InvalidItemsError: for the items that are not OK, if there are any.
+    """
+    from alignd_kernels.ctc import reason
+
+    bad = {index: Status(status) for index, status in enumerate(statuses) if status != Status.OK}
+    if bad:
+        reasons = {}
+        for index, status in bad.items():
+            first = int(batch.target_offsets[index])
+            targets = batch.targets[first : first + int(batch.target_lengths[index])]
+            frames, vocabulary = int(batch.frames[index]), int(batch.vocabulary[index])
+            reasons[index] = reason(status, frames, targets, vocabulary, int(batch.blanks[index]))
+        raise InvalidItemsError(bad, reasons)
+
+
+def _check_shapes(log_probs: Any, targets: Any, blank: int) -> tuple[int, int, int, int]:
+    shape, target_shape = tuple(np.shape(log_probs)), tuple(np.shape(targets))
+    if len(shape) != 3:
+        raise ValueError(f"log_probs must be [batch, frames, vocabulary], not of shape {shape}")
+    if len(target_shape) != 2:
+        raise ValueError(f"targets must be [batch, labels], not of shape {target_shape}")
+    if shape[0] != target_shape[0]:
+        raise ValueError(f"log_probs has {shape[0]} items, but targets {target_shape[0]}")
+    if not 0 <= blank < shape[2]:
+        raise ValueError(f"blank is {blank}; it must be within [0, {shape[2]}), the columns of log_probs")
+    return shape[0], shape[1], shape[2], target_shape[1]
+
+
+def _padded(batch: CtcBatch, result: CtcResult, T: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.floating]]:
+    """Labels and log-probs of each frame, [B, T] each, blank and 0 where there is none."""
+    B = len(batch)
+    aligned = result.statuses == Status.OK
+    kept = np.repeat(aligned, batch.frames)
+    inside = (np.arange(T) < batch.frames[:, None]) & aligned[:, None]
+    item, frame = np.nonzero(inside)
+    state = result.paths[kept].astype(np.int64)
+    on_label = state % 2 == 1
+    labels = batch.blanks[item].astype(np.int64)
+    labels[on_label] = batch.targets[batch.target_offsets[item[on_label]] + state[on_label] // 2]
+    paths = np.repeat(batch.blanks.astype(np.int64)[:, None], T, 1)
+    paths[inside] = labels
+    scores = np.zeros((B, T), batch.dtype.accumulator)
+    scores[inside] = result.frame_scores[kept]
+    if batch.dtype is DType.FLOAT64:  # frame scores are float32
+        row = batch.offsets[item] + frame * batch.pitches[item]
+        exact = widen(batch.log_probs[row + np.maximum(labels, 0)], batch.dtype)
+        wild = np.flatnonzero(labels == STAR)
+        exact[wild] = [_star(batch, int(item[k]), int(row[k])) for k in wild]
+        scores[inside] = exact
+    return paths, scores
+
+
+def _star(batch: CtcBatch, item: int, start: int) -> float:
+    """A wildcard's log-prob in the frame whose row starts at `start`."""
+    if not np.isnan(batch.star_scores[item]):
+        return float(batch.star_scores[item])
+    row = batch.log_probs[start : start + int(batch.vocabulary[item])]
+    return float(np.max(np.delete(row, batch.blanks[item])))
+
+
+def _as_callers(
+    log_probs: Any,
+    targets: Any,
+    label_type: np.dtype[Any],
+    dtype: DType,
+    paths: npt.NDArray[np.int64],
+    scores: npt.NDArray[np.floating],
+) -> tuple[Any, Any]:
+    """Results in the caller's dtypes; each of the kind of the argument that gave it its dtype."""
+    labels = _like(targets, paths.astype(label_type))
+    if is_torch(log_probs):
+        import torch
+
+        return labels, torch.from_numpy(scores).to(log_probs.dtype)
+    return labels, scores.astype(np.asarray(log_probs).dtype)
+
+
+def _like(model: Any, array: npt.NDArray[Any]) -> Any:
+    if not is_torch(model):
+        return array
+    import torch
+
+    return torch.from_numpy(array)

@@ -1,0 +1,125 @@
+"""Monotonic alignment search on padded batches, as text-to-speech training code holds them."""
+
+from typing import Any
+
+import numpy as np
+
+from alignd_kernels.arrays import host, host_scores, is_torch, on_gpu, same_device
+from alignd_kernels.mas.batch import MasBatch, MasResult
+from alignd_kernels.ragged import Int64Array, offsets_of
+from alignd_kernels.status import InvalidItemsError, Status
+
+
+def maximum_path(value: Any, mask: Any, dtype: Any = None, *, check: bool = True) -> Any:
+    """The best monotonic path of each item: a drop-in for super_monotonic_align's function of this name.
+
+    Each token has at least one frame, tokens follow in order; on a tie the path stays on its token, seen from the end.
+    Kim et al. 2020, "Glow-TTS", algorithm 1.
+
+    Args:
+        value: [B, T_text, T_mel] scores, float16, bfloat16, float32 or float64, NumPy or torch, on the CPU or a CUDA
+            device. It is only read. What stands outside the mask is ignored, NaN included.
+        mask: of the same shape, any dtype: not zero exactly in [0:tokens, 0:frames] of each item.
+        dtype: of the result; default float32.
+        check: False leaves out the error for failed items and returns the statuses as well; on a CUDA device nothing
+            is waited for then.
+
+    Returns:
+        path [B, T_text, T_mel] of zeros and ones, of the caller's kind and on the caller's device; with `check=False`
+        also the `Status` of each item, int32 [B] (on a CUDA device, `INTERNAL` for a mask that is no rectangle).
+
+    Raises:
+        InvalidItemsError: listing every item that has no path: empty, more tokens than frames, NaN or +inf in a score
+            that a path can visit, no path of finite score.
+        ValueError: for wrong shapes, or a mask that is not a prefix rectangle.
+        TypeError: for scores that are not floating-point.
+    """
+    _check_shapes(value, mask)
+    if on_gpu(value):
+        return _on_gpu(value, mask, dtype, check)
+    from alignd_kernels.mas import cpu
+    from alignd_kernels.mas.masks import rectangle_lengths
+    from alignd_kernels.threads import default_pool
+
+    storage, score_type = host_scores(value)
+    B, S, T = storage.shape
+    tokens, frames = rectangle_lengths(host(mask.bool() if is_torch(mask) else mask), default_pool())
+    batch = MasBatch(
+        storage.reshape(-1), score_type, np.arange(B, dtype=np.int64) * (S * T), tokens, frames, np.full(B, T, np.int64)
+    )
+    result = cpu.align(batch, default_pool())
+    if check:
+        raise_if_failed(result.statuses.tolist(), tokens, frames)
+    cells = _path_cells(batch, result)
+    if not is_torch(value):
+        path = np.zeros(storage.shape, np.float32 if dtype is None else dtype)
+        path.reshape(-1)[cells] = 1
+        return path if check else (path, result.statuses)
+    import torch
+
+    tensor = torch.zeros(storage.shape, dtype=torch.float32 if dtype is None else dtype)
+    tensor.view(-1)[torch.from_numpy(cells)] = 1
+    return tensor if check else (tensor, torch.from_numpy(result.statuses))
+
+
+def raise_if_failed(statuses: list[int], tokens: Int64Array, frames: Int64Array) -> None:
+    """Raises:
+    InvalidItemsError: for the items that are not OK, if there are any.
+    """
+    from alignd_kernels.mas import reason
+
+    bad = {index: Status(status) for index, status in enumerate(statuses) if status != Status.OK}
+    if bad:
+        reasons = {index: reason(status, int(tokens[index]), int(frames[index])) for index, status in bad.items()}
+        raise InvalidItemsError(bad, reasons)
+
+
+def _check_shapes(value: Any, mask: Any) -> None:
+    shape, mask_shape = tuple(np.shape(value)), tuple(np.shape(mask))
+    if len(shape) != 3:
+        raise ValueError(f"value must be [batch, tokens, frames], not of shape {shape}")
+    if len(mask_shape) == 4 and 1 in mask_shape:
+        axis = mask_shape.index(1) if mask_shape[1] != 1 else 1
+        raise ValueError(
+            f"mask has 4 dimensions, {mask_shape}: squeeze the one of size 1, mask.squeeze({axis}), to get the shape "
+            f"of value, {shape}"
+        )
+    if mask_shape != shape:
+        raise ValueError(f"mask must have the shape of value, {shape}, not {mask_shape}")
+
+
+def _path_cells(batch: MasBatch, result: MasResult) -> Int64Array:
+    """Flat indices of the paths' cells in the padded batch."""
+    # Failed items have no durations, so the frames that are left follow each other token by token.
+    starts = offsets_of(batch.tokens)
+    item = np.repeat(np.arange(len(batch)), batch.tokens)
+    row = batch.offsets[item] + (np.arange(len(item)) - starts[item]) * batch.pitches[item]
+    aligned_frames = np.where(result.statuses == Status.OK, batch.frames, 0)
+    frame = np.arange(aligned_frames.sum()) - np.repeat(offsets_of(aligned_frames)[:-1], aligned_frames)
+    return np.asarray(np.repeat(row, result.durations) + frame)
+
+
+def _on_gpu(value: Any, mask: Any, dtype: Any, check: bool) -> Any:
+    import torch
+
+    from alignd_kernels.mas import gpu
+
+    same_device([value, mask], ["value", "mask"])
+    B, S, T = value.shape
+    inside = mask != 0
+    tokens = inside[:, :, 0].sum(1) if T else torch.zeros(B, dtype=torch.int64, device=value.device)
+    frames = inside[:, 0].sum(1) if S else torch.zeros(B, dtype=torch.int64, device=value.device)
+    token, frame = torch.arange(S, device=value.device), torch.arange(T, device=value.device)
+    rectangle = (token[:, None] < tokens[:, None, None]) & (frame < frames[:, None, None])
+    wrong = (inside != rectangle).flatten(1).any(1)
+    scores = value.detach() if T <= 1 or value.stride(2) == 1 else value.detach().contiguous()
+    durations, _, statuses = gpu.launch(scores, torch.where(wrong, S + 1, tokens), frames)
+    ends = durations.cumsum(1, dtype=torch.int64)[:, :, None]
+    path = ((frame < ends) & (frame >= ends - durations[:, :, None])).to(torch.float32 if dtype is None else dtype)
+    if not check:
+        return path, statuses
+    found = torch.stack([statuses.long(), wrong.long(), tokens, frames]).cpu().numpy()
+    if found[1].any():
+        raise ValueError(f"the mask of item {int(found[1].argmax())} is not a prefix rectangle")
+    raise_if_failed(found[0].tolist(), found[2], found[3])
+    return path
