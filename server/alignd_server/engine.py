@@ -250,7 +250,7 @@ def create_engine(
         ImportError: `audio` is True and its packages are missing.
     """
     # Here and not above: operations know the engine's types.
-    from alignd_kernels.compile_cache import compile_seconds
+    from alignd_kernels import compile_seconds
     from alignd_server.operations import CtcOperation, MasOperation
     from alignd_server.operations.audio import AudioPipeline, audio_missing
 
@@ -263,7 +263,9 @@ def create_engine(
     if audio and missing:
         raise ImportError(f"AlignAudio needs the package {missing}: pip install 'alignd-server[audio]'")
     if audio or (audio is None and not missing):
-        engine.add_pipeline(AudioPipeline(engine))
+        from alignd_server.audio import AudioAligner
+
+        engine.add_pipeline(AudioPipeline(engine, AudioAligner()))
     return engine
 
 

@@ -24,6 +24,13 @@ class Metrics:
             buckets=SECONDS,
             registry=registry,
         )
+        self.acoustic_duration = Histogram(
+            "alignd_acoustic_duration_seconds",
+            "Time from one encoded recording to its emissions.",
+            ["model"],
+            buckets=SECONDS[8:],
+            registry=registry,
+        )
         self.queue_duration = Histogram(
             "alignd_queue_duration_seconds",
             "Time of a request from admission to the start of its batch.",

@@ -17,7 +17,7 @@ from alignd_server.engine import Engine, create_engine
 from alignd_server.errors import DeviceLostError
 from alignd_server.interceptor import MetricsInterceptor
 from alignd_server.metrics import Metrics
-from alignd_server.service import FRAMING, AlignmentHandlers
+from alignd_server.service import AlignmentHandlers
 from alignd_server.settings import Settings, is_loopback, split_address
 
 log = structlog.get_logger("alignd.server")
@@ -82,8 +82,8 @@ class Server:
         server = grpc.aio.server(
             interceptors=[MetricsInterceptor(metrics.registry)],
             options=[
-                ("grpc.max_receive_message_length", settings.max_message_bytes + FRAMING),
-                ("grpc.max_send_message_length", settings.max_message_bytes + FRAMING),
+                ("grpc.max_receive_message_length", settings.max_message_bytes),
+                ("grpc.max_send_message_length", settings.max_message_bytes),
                 ("grpc.so_reuseport", 0),  # a second server on the port is an error, not a rival
                 ("grpc.keepalive_time_ms", 20_000),
                 ("grpc.keepalive_timeout_ms", 10_000),

@@ -7,7 +7,7 @@ can a call be refused before its message is read, since gRPC reads a unary reque
 import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
-from typing import Any, Final, NoReturn
+from typing import Any, NoReturn
 
 import grpc
 import grpc.aio
@@ -21,9 +21,6 @@ from alignd_server.rejection import Rejection, rejection, too_large
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
-FRAMING: Final = 5
-"""Bytes that gRPC puts before a message."""
-
 
 class AlignmentHandlers(grpc.GenericRpcHandler):
     """Routes AlignmentService's calls to an engine. Lives on one event loop."""
@@ -33,8 +30,11 @@ class AlignmentHandlers(grpc.GenericRpcHandler):
         self._payload_timeout_s = payload_timeout_s
         self._loop = asyncio.get_running_loop()
         self._waiting: dict[Job, asyncio.Future[Job]] = {}
-        self._handlers = {rpc.path: grpc.stream_unary_rpc_method_handler(self._align(rpc)) for rpc in rpcs}
-        self._handlers[GET_SERVER_INFO.path] = grpc.unary_unary_rpc_method_handler(self._info)
+        handlers: dict[str, Any] = {}
+        for rpc in rpcs:
+            handlers[rpc.path] = grpc.stream_unary_rpc_method_handler(self._align(rpc))
+        handlers[GET_SERVER_INFO.path] = grpc.unary_unary_rpc_method_handler(self._info)
+        self._handlers = handlers
 
     def service_name(self) -> str:
         return SERVICE

@@ -71,7 +71,7 @@ class MalformedRequestError(ValueError):
 
     def __init__(self, *violations: tuple[str, str]) -> None:
         self.violations = violations
-        super().__init__("; ".join(f"{field}: {description}" for field, description in violations))
+        super().__init__("; ".join(f"{field}: {what}" if field else what for field, what in violations))
 
 
 @dataclass(frozen=True)

@@ -127,7 +127,5 @@ def _batch(requests: Sequence[CtcRequest]) -> CtcBatch:
 def _describe(request: CtcRequest, item: int, status: Status) -> ItemStatus:
     start = int(request.target_lengths[:item].sum())
     targets = request.targets[start : start + int(request.target_lengths[item])]
-    repeats = int((targets[1:] == targets[:-1]).sum())
-    frames = int(request.frames[item])
-    message = ctc.reason(status, len(targets), frames, request.vocabulary_size, request.blank, repeats)
+    message = ctc.reason(status, int(request.frames[item]), targets, request.vocabulary_size, request.blank)
     return item_status(status, FIELDS.get(status, "log_probs"), message)

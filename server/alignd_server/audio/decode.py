@@ -1,0 +1,132 @@
+"""Encoded audio to the samples that an acoustic model takes."""
+
+import io
+import math
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from alignd_kernels.status import Status
+from alignd_server.audio.containers import mp3_declares_frames, ogg_is_whole, wav_missing_bytes
+from alignd_server.audio.errors import SilentAudioError, UnreadableAudioError, require
+
+FORMATS: Final = {"WAV": "WAV", "WAVEX": "WAV", "FLAC": "FLAC", "OGG": "OGG", "MP3": "MP3"}
+"""libsndfile's names of what is taken, and ours."""
+
+SILENCE_DBFS: Final = -60.0
+SAMPLE_RATES: Final = (2_000, 768_000)
+BLOCK_VALUES: Final = 1 << 18
+"""Samples of all channels that are decoded at a time."""
+
+MP3_FRAME: Final = 1152
+"""Samples of an MP3 frame. Encoders disagree on whether the padding counts, so less than one is not called missing."""
+
+FloatSamples = npt.NDArray[np.float32]
+
+__all__ = ["FORMATS", "SILENCE_DBFS", "FloatSamples", "Status", "decode"]
+
+
+def decode(data: bytes, sample_rate: int, max_seconds: float = math.inf) -> FloatSamples:
+    """Samples of an encoded recording: channels mixed to mono, resampled (soxr, high quality).
+
+    Memory is allocated for what is decoded, never for what a header declares.
+
+    Args:
+        data: a WAV, FLAC, OGG (Vorbis, Opus) or MP3 file.
+        sample_rate: of the result, in Hz.
+        max_seconds: a longer recording is refused, as soon as it is seen to be longer.
+
+    Returns:
+        float32 [n], at full scale ±1; inter-sample peaks may exceed it.
+
+    Raises:
+        UnreadableAudioError: the bytes are empty, no audio, truncated, without samples, too long, or hold NaN or
+            infinity.
+        SilentAudioError: the peak is below -60 dBFS.
+        MissingExtraError: soundfile or soxr is not installed.
+    """
+    samples, rate = _read(data, max_seconds)
+    peak = float(np.max(np.abs(samples)))
+    if not math.isfinite(peak):
+        raise UnreadableAudioError("the audio holds samples that are not finite (NaN or infinity)")
+    if peak < 10 ** (SILENCE_DBFS / 20):
+        level = f"{20 * math.log10(peak):.0f} dBFS" if peak > 0 else "digital zero"
+        raise SilentAudioError(
+            f"the audio is silent: its peak, mixed to mono, is {level}, below {SILENCE_DBFS:.0f} dBFS"
+        )
+    if rate != sample_rate:
+        samples = require("soxr").resample(samples, rate, sample_rate, quality="HQ")
+        if len(samples) == 0:
+            raise UnreadableAudioError(f"the audio is too short: less than a sample at {sample_rate} Hz")
+    return np.ascontiguousarray(samples, np.float32)
+
+
+def _read(data: bytes, max_seconds: float) -> tuple[FloatSamples, int]:
+    """Mono samples at the file's own rate, and that rate."""
+    if not data:
+        raise UnreadableAudioError("the audio is empty (0 bytes)")
+    soundfile = require("soundfile")
+    try:
+        file = soundfile.SoundFile(io.BytesIO(data))
+    except soundfile.LibsndfileError as error:
+        raise UnreadableAudioError(
+            f"the audio is not a WAV, FLAC, OGG or MP3 file, or is damaged at its start ({error.error_string})"
+        ) from None
+    with file:
+        container = _check_header(file, data)
+        blocks, failure = _blocks(file, max_seconds)
+        decoded, declared = sum(map(len, blocks)), int(file.frames)
+    if failure is not None or _ends_early(container, data, declared, decoded):
+        lengths = f": {decoded} samples of {declared}" if decoded < declared < 1 << 40 else ""
+        raise UnreadableAudioError(f"the {container} file is truncated or damaged{lengths}")
+    if decoded == 0:
+        raise UnreadableAudioError(f"the {container} file holds no samples (or its header says so)")
+    return np.concatenate(blocks), int(file.samplerate)
+
+
+def _check_header(file: Any, data: bytes) -> str:
+    """What can be told before anything is decoded. Returns the container's name."""
+    container = FORMATS.get(file.format)
+    if container is None:
+        raise UnreadableAudioError(f"the audio is a file of type {file.format}; WAV, FLAC, OGG and MP3 are taken")
+    low, high = SAMPLE_RATES
+    if not low <= file.samplerate <= high:
+        raise UnreadableAudioError(f"the audio's sample rate is {file.samplerate} Hz; {low} to {high} are taken")
+    missing = wav_missing_bytes(data) if container == "WAV" else 0
+    if missing:
+        raise UnreadableAudioError(f"the WAV file is truncated: {missing} bytes of its data are missing")
+    if container == "OGG" and not ogg_is_whole(data):
+        raise UnreadableAudioError("the OGG file is truncated: it lacks the page that ends its stream")
+    return container
+
+
+def _blocks(file: Any, max_seconds: float) -> tuple[list[FloatSamples], Exception | None]:
+    """Decoded blocks, mixed to mono, and the failure that ended them, if one did."""
+    # soundfile would otherwise stop at the frames that the header declares, which for some MP3s is a guess, and seek
+    # after each block, which fails on a FLAC stream of unknown length.
+    file.seekable = lambda: False
+    block = np.empty((max(1, BLOCK_VALUES // file.channels), file.channels), np.float32)
+    blocks: list[FloatSamples] = []
+    limit, decoded = max_seconds * file.samplerate, 0
+    while True:
+        try:
+            values = file.read(out=block)
+        except RuntimeError as error:
+            return blocks, error
+        if len(values) == 0:
+            return blocks, None
+        decoded += len(values)
+        if decoded > limit:
+            raise UnreadableAudioError(f"the audio is longer than {max_seconds:g} s, the most that is taken")
+        blocks.append(values.mean(axis=1, dtype=np.float32))
+
+
+def _ends_early(container: str, data: bytes, declared: int, decoded: int) -> bool:
+    match container:
+        case "FLAC":
+            unknown = declared >= 1 << 62
+            return not unknown and decoded < declared
+        case "MP3":
+            return mp3_declares_frames(data) and decoded + MP3_FRAME < declared
+    return False
