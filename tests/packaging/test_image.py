@@ -1,0 +1,150 @@
+"""The Dockerfile, as far as it can be tried without a Docker engine."""
+
+import contextlib
+import fnmatch
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from environments import Environment, bare_environ
+
+from alignd_server.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCKERFILE = re.sub(r"\\\n", " ", (ROOT / "Dockerfile").read_text(encoding="utf-8"))
+INSTRUCTIONS = [line.split(maxsplit=1) for line in DOCKERFILE.splitlines() if line and line[0] not in "#"]
+
+
+def instructions(name: str) -> list[str]:
+    return [rest for word, rest in INSTRUCTIONS if word == name]
+
+
+def image_environ() -> dict[str, str]:
+    return dict(pair.split("=", 1) for rest in instructions("ENV") for pair in shlex.split(rest))
+
+
+def ignored(path: str) -> bool:
+    """Whether .dockerignore keeps a path (relative, of a file or folder) out: the last pattern that matches decides."""
+    verdict = False
+    parts = path.split("/")
+    prefixes = ["/".join(parts[: i + 1]) for i in range(len(parts))]
+    for line in (ROOT / ".dockerignore").read_text(encoding="utf-8").split("\n"):
+        if not line or line.startswith("#"):
+            continue
+        pattern = line.removeprefix("!").rstrip("/")
+        candidates = parts if pattern.startswith("**/") else prefixes
+        if any(fnmatch.fnmatchcase(candidate, pattern.removeprefix("**/")) for candidate in candidates):
+            verdict = not line.startswith("!")
+    return verdict
+
+
+def test_what_is_copied_exists_and_reaches_the_engine() -> None:
+    copied = [source for rest in instructions("COPY") for source in rest.split()[:-1]]
+    assert {"LICENSE", "proto/", "kernels/", "server/", "client/"} <= set(copied)
+    for source in copied:
+        path = ROOT / source
+        assert path.exists(), source
+        files = [path] if path.is_file() else [file for file in path.rglob("*.py") if "build" not in file.parts]
+        assert files, source
+        for file in files:
+            assert not ignored(str(file.relative_to(ROOT))), file
+
+
+def test_the_rest_of_the_tree_stays_out() -> None:
+    for path in (".git", ".venv/bin/python", "tests/conftest.py", "server/__pycache__/x.pyc", "client/build/lib/x.py"):
+        assert ignored(path), path
+
+
+def test_every_wheel_is_installed() -> None:
+    (build,) = [rest for rest in instructions("RUN") if "pip wheel" in rest]
+    (install,) = [rest for rest in instructions("RUN") if "/wheels/" in rest]
+    for folder in ("proto", "kernels", "server", "client"):
+        assert f"./{folder}" in build
+        assert f"/wheels/alignd_{folder}-*.whl" in install
+    assert "[gpu,audio]" in install
+
+
+def test_torch_is_the_one_that_the_tests_use() -> None:
+    pins = (ROOT / "constraints/test.txt").read_text(encoding="utf-8").splitlines()
+    (version,) = re.findall(r"TORCH_VERSION=(\S+)", DOCKERFILE)
+    assert f"torch=={version}" in pins
+
+
+def test_variables_ports_and_user() -> None:
+    environ = image_environ()
+    known = {f"ALIGND_{name.upper()}" for name in Settings.model_fields} | {"ALIGND_CACHE_DIR"}
+    assert {name for name in environ if name.startswith("ALIGND_")} <= known
+    ports = instructions("EXPOSE")[0].split()
+    assert ports == [environ[name].rpartition(":")[2] for name in ("ALIGND_LISTEN", "ALIGND_METRICS_LISTEN")]
+    defaults = Settings()
+    assert ports == [address.rpartition(":")[2] for address in (defaults.listen, defaults.metrics_listen)]
+    # Both write at run time, below the home of a user who is not root.
+    (home,) = re.findall(r"--home-dir (\S+)", DOCKERFILE)
+    assert all(environ[name].startswith(home) for name in ("TRITON_CACHE_DIR", "ALIGND_CACHE_DIR"))
+    assert instructions("USER") == ["10001:10001"]
+    assert environ["NVIDIA_DRIVER_CAPABILITIES"] == "compute,utility"
+
+
+def exec_form(text: str) -> list[str]:
+    return [str(word) for word in json.loads(text)]
+
+
+def wait_for_port(process: subprocess.Popen[bytes], log: Path, deadline: float) -> int:
+    """The port that the server says in its log that it serves on."""
+    while True:
+        events = [json.loads(line) for line in log.read_text().splitlines(keepends=True) if line.endswith("\n")]
+        ports = [int(event["port"]) for event in events if event["event"] == "serving"]
+        if ports:
+            return ports[0]
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.1)
+
+
+@contextlib.contextmanager
+def server_of_image(environment: Environment, folder: Path) -> Iterator[dict[str, str]]:
+    """The image's entry point under the image's variables, but for addresses and folders; yields those of a client.
+
+    It is healthy, by the image's own check, when this yields.
+    """
+    environ = {**bare_environ(), **image_environ()}
+    environ |= {"PATH": f"{environment.folder / 'bin'}:{os.environ['PATH']}"}
+    environ |= dict.fromkeys(("ALIGND_LISTEN", "ALIGND_METRICS_LISTEN"), "127.0.0.1:0")
+    environ |= {"TRITON_CACHE_DIR": str(folder / "triton"), "ALIGND_CACHE_DIR": str(folder)}
+    (entrypoint,) = map(exec_form, instructions("ENTRYPOINT"))
+    (check,) = (exec_form(rest.partition("CMD ")[2]) for rest in instructions("HEALTHCHECK"))
+    log = folder / "log"
+    process = subprocess.Popen(entrypoint, env=environ, cwd=folder, stderr=log.open("wb"))
+    try:
+        port = wait_for_port(process, log, deadline=time.monotonic() + 120)
+        environ["ALIGND_TARGET"] = f"127.0.0.1:{port}"
+        healthy = subprocess.run(check, env=environ, capture_output=True, text=True, timeout=60)
+        assert healthy.returncode == 0, healthy.stderr
+        yield environ
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0, log.read_text()
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.xdist_group("packaging")
+def test_wheels_start_a_server_that_answers_the_client(server_environment: Environment, tmp_path: Path) -> None:
+    code = """
+import numpy as np
+from alignd_client import AlignClient
+with AlignClient() as client:
+    (alignment,) = client.align_mas([np.zeros((2, 5), dtype=np.float32)])
+    print(alignment.durations.tolist(), alignment.path.tolist())
+"""
+    with server_of_image(server_environment, tmp_path) as environ:
+        command = [server_environment.python, "-c", code]
+        answer = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60)
+        assert answer.stdout.strip() == "[1, 4] [0, 1, 1, 1, 1]", answer.stderr
