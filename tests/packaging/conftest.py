@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from environments import Environment, pip
+from support.environments import Environment, pip
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ("proto", "kernels", "server", "client")

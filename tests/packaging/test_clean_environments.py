@@ -5,7 +5,7 @@ import json
 import re
 
 import pytest
-from environments import Environment
+from support.environments import Environment
 
 pytestmark = pytest.mark.xdist_group("packaging")
 

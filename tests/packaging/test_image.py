@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from environments import Environment, bare_environ
+from support.environments import Environment, bare_environ
 
 from alignd_server.settings import Settings
 
