@@ -35,9 +35,11 @@ def execute(
     except Exception as error:
         if _lost(error):
             raise DeviceLostError(f"{device.id} is lost: {error}") from error
-        return _halves(operation, requests, device, observe, alone, error)
-    observe(requests, launch)
-    return launch
+        failure = error
+    else:
+        observe(requests, launch)
+        return launch
+    return _halves(operation, requests, device, observe, alone, failure)
 
 
 def _halves(

@@ -1,0 +1,393 @@
+"""The engine on its own, with operations that misbehave as kernels and devices can."""
+
+import threading
+import time
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from concurrent.futures import CancelledError, Future
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from alignd.wire import (
+    MAXIMUM_PATH,
+    OK,
+    CtcRequest,
+    DataType,
+    ItemCode,
+    ItemStatus,
+    MalformedRequestError,
+    MasReply,
+    MasRequest,
+    Timing,
+)
+from alignd_server.device import Device
+from alignd_server.engine import Engine, EngineLimits, create_engine
+from alignd_server.errors import DeadlineExceededError, DeviceLostError, OverloadedError, UnavailableError
+from alignd_server.operation import Cost, Launch
+
+CPU = Device("fake:0", "fake", "fake", None, 1000, None)
+
+
+@dataclass(frozen=True)
+class Items:
+    """A request: what each item is, as a number."""
+
+    values: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+
+@dataclass(frozen=True)
+class Answers:
+    statuses: tuple[ItemStatus, ...]
+    values: tuple[int, ...]
+    timing: Timing = field(default_factory=Timing)
+
+
+class FakeOperation:
+    """Doubles numbers. 13 is poison, 99 needs more memory than there is, 66 kills the device, 1000 is heavy."""
+
+    name = "fake"
+    rpc = replace(MAXIMUM_PATH, name="Fake")
+
+    def __init__(self) -> None:
+        self.launches: list[list[tuple[int, ...]]] = []
+        self.threads: list[str] = []
+        self.gate = threading.Event()
+        self.gate.set()
+        self.running = threading.Semaphore(0)
+        self.largest_batch = 10**9
+
+    def example(self, data_type: DataType) -> Items:
+        return Items((1,))
+
+    def key(self, request: Items) -> Hashable:
+        return ("int", self.name)
+
+    def payload_bytes(self, request: Items) -> int:
+        return 8 * len(request)
+
+    def cost(self, request: Items, device: Device) -> Cost:
+        scratch = sum(self.scratch_bytes(request, device))
+        return Cost(len(request), sum(request.values), max(request.values), 8 * len(request), scratch)
+
+    def scratch_bytes(self, request: Items, device: Device) -> Sequence[int]:
+        return [2000 if value == 99 else 1 for value in request.values]
+
+    def run(self, requests: Sequence[Items], device: Device, *, alone: bool) -> Launch[Answers]:
+        self.running.release()
+        if not alone:
+            assert self.gate.wait(30)
+        values = [request.values for request in requests]
+        self.launches.append(values)
+        self.threads.append(threading.current_thread().name)
+        flat = [value for request in values for value in request]
+        if 66 in flat:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        if 13 in flat:
+            raise ValueError("poison")
+        if len(flat) > self.largest_batch:
+            raise MemoryError("does not fit")
+        return Launch([Answers((OK,) * len(request), tuple(2 * v for v in request)) for request in values], 5)
+
+    def take(self, request: Items, start: int, stop: int) -> Items:
+        return Items(request.values[start:stop])
+
+    def join(self, replies: Sequence[Answers]) -> Answers:
+        return Answers(
+            tuple(status for reply in replies for status in reply.statuses),
+            tuple(value for reply in replies for value in reply.values),
+        )
+
+    def fail(self, request: Items, status: ItemStatus) -> Answers:
+        return Answers((status,) * len(request), (0,) * len(request))
+
+
+@pytest.fixture
+def operation() -> FakeOperation:
+    return FakeOperation()
+
+
+@pytest.fixture
+def make(operation: FakeOperation) -> Iterator[Callable[..., Engine]]:
+    engines: list[Engine] = []
+
+    def build(devices: Sequence[Device] = (CPU,), **limits: Any) -> Engine:
+        engine = Engine(devices, [operation], EngineLimits(**{"max_batch_cells": 999, **limits}))
+        engines.append(engine)
+        return engine
+
+    yield build
+    operation.gate.set()
+    for engine in engines:
+        engine.close(10)
+
+
+def ask(engine: Engine, *values: int, timeout: float | None = None) -> "Future[Answers]":
+    return engine.submit("Fake", Items(values), timeout)
+
+
+def hold(engine: Engine, operation: FakeOperation) -> "Future[Answers]":
+    """Keep the light lane busy until the gate opens."""
+    operation.gate.clear()
+    future = ask(engine, 1)
+    assert operation.running.acquire(timeout=10)
+    return future
+
+
+def codes(reply: Answers) -> list[ItemCode]:
+    return [status.code for status in reply.statuses]
+
+
+def test_what_waits_behind_a_busy_worker_goes_in_one_launch(make: Any, operation: FakeOperation) -> None:
+    engine = make()
+    first = hold(engine, operation)
+    futures = [ask(engine, value, value) for value in range(14, 34)]
+    operation.gate.set()
+    assert [future.result(10).values for future in futures] == [(2 * v, 2 * v) for v in range(14, 34)]
+    assert first.result(10).values == (2,)
+    assert [len(launch) for launch in operation.launches] == [1, 20]
+
+
+def test_a_lone_request_does_not_wait_for_company(make: Any) -> None:
+    begin = time.perf_counter()
+    assert ask(make(), 4).result(10).values == (8,)
+    assert time.perf_counter() - begin < 0.5
+
+
+def test_the_optional_delay_gathers_company(make: Any, operation: FakeOperation) -> None:
+    engine = make(batch_delay_s=0.5)
+    futures = [ask(engine, 1) for _ in range(5)]
+    for future in futures:
+        future.result(10)
+    assert [len(launch) for launch in operation.launches] == [5]
+
+
+def test_a_full_batch_does_not_wait_out_the_delay(make: Any) -> None:
+    engine = make(batch_delay_s=30.0)
+    assert ask(engine, 500, 500).result(10).values == (1000, 1000)
+
+
+def test_batches_keep_to_the_budget_of_cells(make: Any, operation: FakeOperation) -> None:
+    engine = make()
+    hold(engine, operation)
+    futures = [ask(engine, 400) for _ in range(5)]
+    operation.gate.set()
+    for future in futures:
+        future.result(10)
+    assert [len(launch) for launch in operation.launches] == [1, 2, 2, 1]
+
+
+def test_a_poisoned_item_fails_alone(make: Any, operation: FakeOperation) -> None:
+    engine = make()
+    hold(engine, operation)
+    good, bad = ask(engine, 1, 2), ask(engine, 3, 13, 4)
+    operation.gate.set()
+    assert good.result(10).values == (2, 4)
+    reply = bad.result(10)
+    assert reply.values == (6, 0, 8)
+    assert codes(reply) == [ItemCode.OK, ItemCode.INTERNAL, ItemCode.OK]
+    assert reply.statuses[1].message == "ValueError: poison"
+
+
+def test_a_batch_that_does_not_fit_is_split_and_run_again(make: Any, operation: FakeOperation) -> None:
+    operation.largest_batch = 3
+    reply = ask(make(), *range(1, 9)).result(10)
+    assert reply.values == tuple(2 * v for v in range(1, 9))
+    assert codes(reply) == [ItemCode.OK] * 8
+    assert [sum(map(len, launch)) for launch in operation.launches] == [8, 4, 2, 2, 4, 2, 2]
+
+
+def test_an_item_over_the_memory_budget_is_refused_with_the_figure(make: Any, operation: FakeOperation) -> None:
+    reply = ask(make(), 1, 99, 2).result(10)
+    assert reply.values == (2, 0, 4)
+    assert codes(reply) == [ItemCode.OK, ItemCode.OUT_OF_MEMORY, ItemCode.OK]
+    assert "2000 bytes" in reply.statuses[1].message
+    assert "1000" in reply.statuses[1].message
+    assert all(99 not in values for launch in operation.launches for values in launch)
+
+
+def test_a_huge_item_does_not_hold_small_ones_up(make: Any, operation: FakeOperation) -> None:
+    engine = make()
+    hold(engine, operation)
+    # The light lane is blocked, the heavy one is not.
+    assert ask(engine, 1000).result(10).values == (2000,)
+    assert operation.threads[-1].endswith("heavy")
+
+
+def test_a_lost_device_fails_what_waits_and_what_comes(operation: FakeOperation) -> None:
+    lost: list[DeviceLostError] = []
+    engine = Engine([CPU], [operation], EngineLimits(max_batch_cells=999), on_lost=lost.append)
+    operation.gate.clear()
+    first = ask(engine, 66)
+    assert operation.running.acquire(timeout=10)
+    second = ask(engine, 1)
+    operation.gate.set()
+    for future in (first, second):
+        with pytest.raises(DeviceLostError, match="fake:0 is lost: CUDA error"):
+            future.result(10)
+    with pytest.raises(DeviceLostError):
+        ask(engine, 1)
+    assert len(lost) == 1
+    assert (engine.admission.items, engine.admission.nbytes) == (0, 0)
+    engine.close(10)
+
+
+def test_every_device_has_its_worker(make: Any, operation: FakeOperation) -> None:
+    engine = make(devices=(CPU, replace(CPU, id="fake:1")))
+    first = hold(engine, operation)
+    second = ask(engine, 2)
+    assert operation.running.acquire(timeout=10)  # both devices are at work
+    operation.gate.set()
+    assert (first.result(10).values, second.result(10).values) == ((2,), (4,))
+    assert {name.split("-")[1] for name in operation.threads} == {"fake:0", "fake:1"}
+
+
+def test_work_past_its_deadline_is_never_run(make: Any, operation: FakeOperation) -> None:
+    engine = make()
+    hold(engine, operation)
+    late = ask(engine, 7, timeout=0.01)
+    time.sleep(0.02)
+    operation.gate.set()
+    with pytest.raises(DeadlineExceededError, match="not run"):
+        late.result(10)
+    with pytest.raises(DeadlineExceededError, match="had passed"):
+        ask(engine, 8, timeout=0.0)
+    assert all((7,) not in launch and (8,) not in launch for launch in operation.launches)
+
+
+def test_a_cancelled_request_leaves_the_queue(make: Any, operation: FakeOperation) -> None:
+    engine = make()
+    hold(engine, operation)
+    future = ask(engine, 7)
+    assert engine.admission.items == 2
+    assert future.cancel()
+    assert engine.admission.items == 1
+    operation.gate.set()
+    with pytest.raises(CancelledError):
+        future.result(10)
+    assert ask(engine, 1).result(10).values == (2,)
+    assert all((7,) not in launch for launch in operation.launches)
+
+
+def test_bounds_of_items_and_bytes(make: Any, operation: FakeOperation) -> None:
+    engine = make(max_queue_items=4, max_queue_bytes=1 << 20)
+    hold(engine, operation)
+    waiting = ask(engine, 1, 2, 3)
+    with pytest.raises(OverloadedError, match="holds 4 of 4 items") as items:
+        ask(engine, 4)
+    assert items.value.reason == "items"
+    assert items.value.retry_after_s > 0
+    operation.gate.set()
+    assert waiting.result(10).values == (2, 4, 6)
+    engine.close(10)
+    small = make(max_queue_bytes=20)
+    hold(small, operation)
+    with pytest.raises(OverloadedError, match="holds 8 of 20 bytes; 16 more"):
+        ask(small, 1, 2)
+    assert small.admission.nbytes == 8
+
+
+def test_closing_answers_what_waits_and_refuses_what_comes(make: Any, operation: FakeOperation) -> None:
+    engine = make()
+    first = hold(engine, operation)
+    waiting = [ask(engine, value) for value in range(1, 6)]
+    closing = threading.Thread(target=engine.close)
+    closing.start()
+    refused = None
+    while refused is None:
+        try:
+            waiting.append(ask(engine, 1))
+        except UnavailableError as error:
+            refused = error
+    operation.gate.set()
+    closing.join(10)
+    assert not closing.is_alive()
+    assert first.result(0).values == (2,)
+    assert all(future.result(0).values for future in waiting)
+    assert (engine.admission.items, engine.admission.nbytes) == (0, 0)
+
+
+def test_an_operation_that_is_not_there(make: Any) -> None:
+    engine = make()
+    with pytest.raises(MalformedRequestError, match="no operation Nothing"):
+        engine.submit("Nothing", Items((1,)))
+    assert engine.admission.nbytes == 0
+
+
+def test_timing_covers_queue_and_kernel(make: Any, operation: FakeOperation) -> None:
+    engine = make()
+    hold(engine, operation)
+    waiting = ask(engine, 1)
+    time.sleep(0.05)
+    operation.gate.set()
+    timing = waiting.result(10).timing
+    assert 50e6 <= timing.queue_ns <= timing.total_ns
+    assert timing.kernel_ns == 5
+
+
+@pytest.fixture(scope="module")
+def real() -> Iterator[Engine]:
+    engine = create_engine("cpu", audio=False)
+    yield engine
+    engine.close(10)
+
+
+def mas_request(rng: np.random.Generator, items: int, paths: bool = True) -> MasRequest:
+    tokens = rng.integers(1, 9, items)
+    frames = tokens + rng.integers(0, 20, items)
+    values = rng.standard_normal(int((tokens * frames).sum())).astype("f4")
+    return MasRequest(values, DataType.FLOAT32, tokens, frames, paths)
+
+
+def same(one: MasReply, other: MasReply) -> bool:
+    arrays = ("durations", "paths", "scores")
+    equal = all(np.array_equal(getattr(one, name), getattr(other, name), equal_nan=True) for name in arrays)
+    return equal and one.statuses == other.statuses
+
+
+def test_taking_parts_and_joining_their_replies_is_the_whole(real: Engine) -> None:
+    rng = np.random.default_rng(0)
+    operation: Any = real._operations["MaximumPath"]
+    request = mas_request(rng, 7)
+    request.frames[3] = 0  # an item that fails
+    request = replace(request, values=rng.standard_normal(int((request.tokens * request.frames).sum())).astype("f4"))
+    whole = real.submit("MaximumPath", request).result(30)
+    parts = [operation.take(request, start, stop) for start, stop in ((0, 2), (2, 5), (5, 7))]
+    joined = operation.join([real.submit("MaximumPath", part).result(30) for part in parts])
+    assert same(whole, joined)
+    assert whole.statuses[3].code is ItemCode.EMPTY
+    assert len(whole.paths) == request.frames.sum()
+
+
+def test_ctc_parts_join_too(real: Engine) -> None:
+    rng = np.random.default_rng(1)
+    operation: Any = real._operations["ForcedAlign"]
+    frames, labels = np.array([9, 1, 12]), np.array([3, 2, 4])
+    request = CtcRequest(
+        rng.standard_normal(22 * 5).astype("f4"),
+        DataType.FLOAT32,
+        frames,
+        5,
+        rng.integers(1, 5, 9).astype("i4"),
+        labels,
+    )
+    whole = real.submit("ForcedAlign", request).result(30)
+    replies = [real.submit("ForcedAlign", operation.take(request, i, i + 1)).result(30) for i in range(3)]
+    joined = operation.join(replies)
+    for name in ("durations", "paths", "frame_scores", "scores"):
+        assert np.array_equal(getattr(whole, name), getattr(joined, name), equal_nan=True), name
+    assert whole.statuses == joined.statuses
+    assert [status.code for status in whole.statuses] == [ItemCode.OK, ItemCode.TOO_FEW_FRAMES, ItemCode.OK]
+
+
+def test_merged_requests_are_answered_as_alone(real: Engine) -> None:
+    rng = np.random.default_rng(2)
+    operation: Any = real._operations["MaximumPath"]
+    requests = [mas_request(rng, int(rng.integers(1, 6))) for _ in range(20)]
+    together = operation.run(requests, real.devices[0], alone=False).replies
+    for request, reply in zip(requests, together):
+        assert same(reply, real.submit("MaximumPath", request).result(30))
