@@ -63,6 +63,11 @@ def test_everything_but_the_gpu(server_environment: Environment) -> None:
     assert "alignd_server" not in server_environment.modules_after("import alignd_client")
 
 
+def test_the_engine_knows_no_transport_settings_or_audio(server_environment: Environment) -> None:
+    loaded = server_environment.modules_after("import alignd_server.engine")
+    assert not loaded & {"grpc", "pydantic", "pydantic_settings", "hama", "soundfile", "soxr", "num2words"}
+
+
 def test_importing_the_client_is_fast(server_environment: Environment) -> None:
     # Processor time, the best of five: other workers of the test run may hold the processors meanwhile.
     code = "import time; t = time.process_time(); import alignd_client; print(time.process_time() - t)"

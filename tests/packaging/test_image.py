@@ -1,19 +1,15 @@
 """The Dockerfile, as far as it can be tried without a Docker engine."""
 
-import contextlib
 import fnmatch
 import json
-import os
 import re
 import shlex
-import signal
 import subprocess
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.environments import Environment, bare_environ
+from support.server_process import ServerProcess
 
 from alignd_server.settings import Settings
 
@@ -92,51 +88,17 @@ def test_variables_ports_and_user() -> None:
     assert environ["NVIDIA_DRIVER_CAPABILITIES"] == "compute,utility"
 
 
-def exec_form(text: str) -> list[str]:
-    return [str(word) for word in json.loads(text)]
-
-
-def wait_for_port(process: subprocess.Popen[bytes], log: Path, deadline: float) -> int:
-    """The port that the server says in its log that it serves on."""
-    while True:
-        events = [json.loads(line) for line in log.read_text().splitlines(keepends=True) if line.endswith("\n")]
-        ports = [int(event["port"]) for event in events if event["event"] == "serving"]
-        if ports:
-            return ports[0]
-        assert process.poll() is None, log.read_text()
-        assert time.monotonic() < deadline, log.read_text()
-        time.sleep(0.1)
-
-
-@contextlib.contextmanager
-def server_of_image(environment: Environment, folder: Path) -> Iterator[dict[str, str]]:
-    """The image's entry point under the image's variables, but for addresses and folders; yields those of a client.
-
-    It is healthy, by the image's own check, when this yields.
-    """
-    environ = {**bare_environ(), **image_environ()}
-    environ |= {"PATH": f"{environment.folder / 'bin'}:{os.environ['PATH']}"}
-    environ |= dict.fromkeys(("ALIGND_LISTEN", "ALIGND_METRICS_LISTEN"), "127.0.0.1:0")
-    environ |= {"TRITON_CACHE_DIR": str(folder / "triton"), "ALIGND_CACHE_DIR": str(folder)}
-    (entrypoint,) = map(exec_form, instructions("ENTRYPOINT"))
-    (check,) = (exec_form(rest.partition("CMD ")[2]) for rest in instructions("HEALTHCHECK"))
-    log = folder / "log"
-    process = subprocess.Popen(entrypoint, env=environ, cwd=folder, stderr=log.open("wb"))
-    try:
-        port = wait_for_port(process, log, deadline=time.monotonic() + 120)
-        environ["ALIGND_TARGET"] = f"127.0.0.1:{port}"
-        healthy = subprocess.run(check, env=environ, capture_output=True, text=True, timeout=60)
-        assert healthy.returncode == 0, healthy.stderr
-        yield environ
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 0, log.read_text()
-    finally:
-        process.kill()
-        process.wait()
+def exec_form(text: str, environment: Environment) -> tuple[str | Path, ...]:
+    program, *arguments = json.loads(text)
+    return environment.folder / "bin" / program, *arguments
 
 
 @pytest.mark.xdist_group("packaging")
 def test_wheels_start_a_server_that_answers_the_client(server_environment: Environment, tmp_path: Path) -> None:
+    (entrypoint,) = (exec_form(rest, server_environment) for rest in instructions("ENTRYPOINT"))
+    (check,) = (exec_form(rest.partition("CMD ")[2], server_environment) for rest in instructions("HEALTHCHECK"))
+    caches = {"TRITON_CACHE_DIR": str(tmp_path / "triton"), "ALIGND_CACHE_DIR": str(tmp_path / "alignd")}
+    without_sources = {"PYTHONPATH": ""}
     code = """
 import numpy as np
 from alignd_client import AlignClient
@@ -144,7 +106,10 @@ with AlignClient() as client:
     (alignment,) = client.align_mas([np.zeros((2, 5), dtype=np.float32)])
     print(alignment.durations.tolist(), alignment.path.tolist())
 """
-    with server_of_image(server_environment, tmp_path) as environ:
-        command = [server_environment.python, "-c", code]
-        answer = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60)
-        assert answer.stdout.strip() == "[1, 4] [0, 1, 1, 1, 1]", answer.stderr
+    with ServerProcess(environment={**image_environ(), **caches, **without_sources}, entry=entrypoint) as server:
+        environ = {**bare_environ(), "ALIGND_TARGET": server.target}
+        for command in (check, (server_environment.python, "-c", code)):
+            done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60)
+            assert done.returncode == 0, done.stderr
+        assert done.stdout.strip() == "[1, 4] [0, 1, 1, 1, 1]"
+        assert server.terminate() == 0
