@@ -5,6 +5,7 @@ import json
 import re
 
 import pytest
+
 from support.environments import Environment
 
 pytestmark = pytest.mark.xdist_group("packaging")

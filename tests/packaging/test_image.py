@@ -8,10 +8,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from support.environments import Environment, bare_environ
-from support.server_process import ServerProcess
 
 from alignd_server.settings import Settings
+from support.environments import Environment, bare_environ
+from support.server_process import ServerProcess
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCKERFILE = re.sub(r"\\\n", " ", (ROOT / "Dockerfile").read_text(encoding="utf-8"))
