@@ -65,16 +65,16 @@ class WorkerPool:
         chunks = deque(itertools.pairwise(bounds))
 
         def drain() -> None:
-            try:
-                while True:
+            while True:
+                try:
                     start, stop = chunks.popleft()
+                except IndexError:  # another thread took the last one
+                    return
+                try:
                     work(start, stop)
-            except IndexError:
-                if chunks:  # of `work`, not of the empty deque
+                except BaseException:
+                    chunks.clear()
                     raise
-            except BaseException:
-                chunks.clear()
-                raise
 
         helpers = self._submit(drain, min(self.threads, len(chunks)) - 1)
         try:

@@ -47,6 +47,14 @@ def rectangle_lengths(mask: npt.NDArray[Any], pool: WorkerPool) -> tuple[Int64Ar
     return tokens, frames
 
 
+def warm_up() -> None:
+    """Compile the kernel for masks of any dtype, or load it from the cache."""
+    for kind in UNSIGNED.values():
+        _measure(
+            np.ones(1, kind), ~kind(0), 1, 1, 0, 1, np.zeros(1, np.int64), np.zeros(1, np.int64), np.zeros(1, np.uint8)
+        )
+
+
 @kernel
 def _measure(words, relevant, S, T, start, stop, tokens, frames, wrong):  # type: ignore[no-untyped-def]
     for b in range(start, stop):

@@ -1,0 +1,176 @@
+"""Monotonic alignment search by Numba against the reference."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from kernels.strategies import (
+    GENERATORS,
+    check_mas,
+    dyadic,
+    mas_batch,
+    mas_batches,
+    mas_item,
+    normal,
+    same_results,
+    stored,
+)
+
+from alignd_kernels.dtypes import DType
+from alignd_kernels.mas import cpu
+from alignd_kernels.mas.batch import MasBatch
+from alignd_kernels.ragged import offsets_of
+from alignd_kernels.status import Status
+from alignd_kernels.threads import WorkerPool
+
+SETTINGS = settings(max_examples=150, deadline=None, derandomize=True)
+FEW = settings(SETTINGS, max_examples=30)
+
+
+def legal(tokens: int, frames: int) -> np.ndarray:
+    """Which cells of a lattice some legal path visits."""
+    token, frame = np.arange(tokens)[:, None], np.arange(frames)
+    return (token <= frame) & (token >= tokens - frames + frame)
+
+
+@SETTINGS
+@given(mas_batches())
+def test_equals_the_reference(batch: MasBatch) -> None:
+    check_mas(batch, cpu.align(batch))
+
+
+@FEW
+@given(mas_batches(max_tokens=150, max_frames=400, max_items=2, kinds=[dyadic, normal]))
+def test_equals_the_reference_beyond_one_tile(batch: MasBatch) -> None:
+    check_mas(batch, cpu.align(batch))
+
+
+@pytest.mark.parametrize("dtype", DType)
+@pytest.mark.parametrize(
+    "shape", [(1, 1), (1, 50), (50, 50), (49, 50), (16, 32), (17, 33), (15, 31), (64, 65), (8, 64)]
+)
+def test_shapes_at_the_edges_of_tiles(dtype: DType, shape: tuple[int, int]) -> None:
+    batch = mas_batch([dyadic(np.random.default_rng(1), shape)], dtype)
+    check_mas(batch, cpu.align(batch))
+
+
+@SETTINGS
+@given(mas_batches(kinds=[dyadic, normal]), GENERATORS)
+def test_what_stands_outside_the_band_changes_nothing(batch: MasBatch, rng: np.random.Generator) -> None:
+    values = batch.values.copy()
+    for index in range(len(batch)):
+        S, T, pitch = int(batch.tokens[index]), int(batch.frames[index]), int(batch.pitches[index])
+        rows = values[batch.offsets[index] :][: S * pitch].reshape(S, pitch)[:, :T]
+        garbage = stored(rng.choice([np.nan, np.inf, -np.inf, 1e30], rows.shape), batch.dtype)
+        rows[...] = np.where(legal(S, T), rows, garbage)
+    same_results(cpu.align(dataclasses.replace(batch, values=values)), cpu.align(batch))
+
+
+@SETTINGS
+@given(mas_batches(kinds=[dyadic, normal]), GENERATORS)
+def test_one_bad_cell_on_a_legal_path_is_found(batch: MasBatch, rng: np.random.Generator) -> None:
+    values, expected = batch.values.copy(), cpu.align(batch).statuses.copy()
+    for index in np.flatnonzero(expected == Status.OK):
+        cells = np.argwhere(legal(batch.tokens[index], batch.frames[index]))
+        token, frame = cells[rng.integers(len(cells))]
+        bad = stored(rng.choice([np.nan, np.inf]), batch.dtype)
+        values[batch.offsets[index] + token * batch.pitches[index] + frame] = bad
+        expected[index] = Status.NOT_FINITE
+    result = cpu.align(dataclasses.replace(batch, values=values))
+    np.testing.assert_array_equal(result.statuses, expected)
+    assert np.isnan(result.scores[expected == Status.NOT_FINITE]).all()
+
+
+@FEW
+@given(mas_batches(max_items=12))
+def test_a_batch_equals_its_items_alone(batch: MasBatch) -> None:
+    whole = cpu.align(batch)
+    starts = offsets_of(batch.tokens)
+    for index in range(len(batch)):
+        one = slice(index, index + 1)
+        item = dataclasses.replace(
+            batch,
+            offsets=batch.offsets[one],
+            tokens=batch.tokens[one],
+            frames=batch.frames[one],
+            pitches=batch.pitches[one],
+        )
+        alone = cpu.align(item)
+        np.testing.assert_array_equal(alone.durations, whole.durations[starts[index] : starts[index + 1]])
+        np.testing.assert_array_equal(alone.scores, whole.scores[one])
+        np.testing.assert_array_equal(alone.statuses, whole.statuses[one])
+
+
+@pytest.mark.parametrize("dtype", DType)
+def test_threads_change_nothing(dtype: DType) -> None:
+    rng = np.random.default_rng(2)
+    shapes = [(int(s), int(s) + int(more)) for s, more in rng.integers(0, 120, (60, 2))]
+    batch = mas_batch([normal(rng, shape) for shape in shapes], dtype)
+    with WorkerPool(3) as pool:
+        same_results(cpu.align(batch, pool), cpu.align(batch))
+
+
+def test_all_ties_give_the_last_tokens_the_fewest_moves() -> None:
+    """Published behaviour of Glow-TTS and super-monotonic-align on zeros."""
+    result = cpu.align(mas_batch([np.zeros((3, 7))], DType.FLOAT32))
+    assert result.durations.tolist() == [1, 1, 5]
+
+
+def test_a_negative_length_is_an_empty_item() -> None:
+    batch = dataclasses.replace(mas_batch([np.zeros((2, 3))] * 2, DType.FLOAT32), tokens=np.array([-4, 2]))
+    result = cpu.align(batch)
+    assert result.statuses.tolist() == [Status.EMPTY, Status.OK]
+    assert result.durations.tolist() == [1, 2]
+
+
+def test_no_items() -> None:
+    result = cpu.align(mas_batch([], DType.FLOAT32))
+    assert len(result.statuses) == len(result.durations) == len(result.scores) == 0
+
+
+@pytest.mark.parametrize("dtype", DType)
+def test_read_only_and_unaligned_buffers(dtype: DType) -> None:
+    batch = mas_batch([normal(np.random.default_rng(3), (5, 20))], dtype)
+    expected = cpu.align(batch)
+    raw = b"x" + batch.values.tobytes()
+    unaligned = np.frombuffer(raw, batch.values.dtype, offset=1)
+    assert not unaligned.flags.writeable
+    same_results(cpu.align(dataclasses.replace(batch, values=unaligned)), expected)
+    read_only = np.frombuffer(batch.values.tobytes(), batch.values.dtype)
+    same_results(cpu.align(dataclasses.replace(batch, values=read_only)), expected)
+
+
+@pytest.mark.parametrize("dtype", [DType.FLOAT16, DType.BFLOAT16])
+def test_every_half_is_widened_exactly(dtype: DType) -> None:
+    every = np.arange(2**16, dtype=np.uint16)
+    one = np.ones(2**16, np.int64)
+    batch = MasBatch(every, dtype, np.arange(2**16), one, one, one)
+    check_mas(batch, cpu.align(batch))
+
+
+def test_scratch_is_stated_and_small() -> None:
+    batch = mas_batch([np.zeros((160, 800)), np.zeros((3, 2)), np.zeros((0, 5))], DType.FLOAT32)
+    need = cpu.scratch_bytes(batch)
+    assert need.dtype == np.int64
+    assert 160 * 800 / 8 < need[0] < 160 * 800 / 2
+    assert need[1:].tolist() == [0, 0]
+
+
+def test_memory_that_cannot_be_had_is_a_memory_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = mas_batch([np.zeros((2, 3))] * 3, DType.FLOAT32)
+
+    def no_memory(*args: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "empty", no_memory)
+        with pytest.raises(MemoryError):
+            cpu.align(batch)
+    check_mas(batch, cpu.align(batch))
+
+
+def test_strategies_read_back_what_they_wrote() -> None:
+    value = dyadic(np.random.default_rng(4), (3, 9))
+    for dtype in DType:
+        np.testing.assert_array_equal(mas_item(mas_batch([value, value], dtype, gap=2, padding=1), 1), value)

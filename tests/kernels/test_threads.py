@@ -1,0 +1,162 @@
+"""The pool of threads, and kernels under many callers, after a fork, and cached between processes."""
+
+import os
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from kernels.strategies import mas_batch, normal, same_results
+
+from alignd_kernels.dtypes import DType
+from alignd_kernels.mas import cpu
+from alignd_kernels.threads import INLINE_CELLS, WorkerPool, available_cpus, default_pool
+
+BIG = INLINE_CELLS  # cells of one item, so that two are worth sharing
+
+
+@pytest.mark.parametrize(
+    "cells", [[BIG], [BIG] * 2, [BIG] * 50, [1, BIG * 9, 1, 1], [0] * 7 + [BIG] * 3 + [0] * 7, [1] * 9]
+)
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_every_item_is_done_once(cells: list[int], threads: int) -> None:
+    done = np.zeros(len(cells), np.int64)
+
+    def work(start: int, stop: int) -> None:
+        assert start < stop
+        done[start:stop] += 1
+
+    with WorkerPool(threads) as pool:
+        pool.run(work, np.array(cells, np.int64))
+    assert done.tolist() == [1] * len(cells)
+
+
+def test_small_batches_stay_on_the_calling_thread() -> None:
+    seen = set()
+    with WorkerPool(4) as pool:
+        pool.run(lambda start, stop: seen.add(threading.get_ident()), np.ones(100, np.int64))
+    assert seen == {threading.get_ident()}
+
+
+def test_large_batches_are_shared() -> None:
+    both = threading.Barrier(2, timeout=10)  # passes only if two threads work at once
+    with WorkerPool(2) as pool:
+        waited = iter([True, True])
+        pool.run(lambda start, stop: both.wait() if next(waited, False) else None, np.full(8, BIG))
+    assert not both.broken
+
+
+@pytest.mark.parametrize("error", [MemoryError, IndexError, KeyboardInterrupt])
+@pytest.mark.parametrize("bad", [0, 17, 39])
+def test_an_error_reaches_the_caller(error: type[BaseException], bad: int) -> None:
+    def work(start: int, stop: int) -> None:
+        if start <= bad < stop:
+            raise error("from a range")
+
+    with WorkerPool(3) as pool:
+        with pytest.raises(error, match="from a range"):
+            pool.run(work, np.full(40, BIG))
+        pool.run(lambda start, stop: None, np.full(40, BIG))
+
+
+def test_a_pool_that_was_shut_down_still_works() -> None:
+    pool = WorkerPool(2)
+    pool.run(lambda start, stop: None, np.full(4, BIG))
+    pool.shutdown()
+    pool.shutdown()
+    done = []
+    pool.run(lambda start, stop: done.append((start, stop)), np.full(4, BIG))
+    assert done == [(0, 4)]
+
+
+def test_a_pool_needs_a_thread() -> None:
+    with pytest.raises(ValueError, match="at least 1 thread"):
+        WorkerPool(0)
+    assert default_pool() is default_pool()
+    assert default_pool().threads == available_cpus() >= 1
+
+
+def test_concurrent_callers_get_their_own_results() -> None:
+    rng = np.random.default_rng(0)
+    batches = [mas_batch([normal(rng, (60, 200)) for _ in range(20)], DType.FLOAT32) for _ in range(8)]
+    expected = [cpu.align(batch) for batch in batches]
+    with WorkerPool(2) as pool, ThreadPoolExecutor(8) as callers:
+        for _ in range(5):
+            for one, other in zip(callers.map(lambda batch: cpu.align(batch, pool), batches), expected):
+                same_results(one, other)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+def test_a_pool_works_after_a_fork() -> None:
+    batch = mas_batch([normal(np.random.default_rng(1), (60, 200)) for _ in range(40)], DType.FLOAT32)
+    with WorkerPool(2) as pool:
+        expected = cpu.align(batch, pool)
+        child = os.fork()
+        if child == 0:
+            try:
+                same_results(cpu.align(batch, pool), expected)
+                os._exit(0)
+            except BaseException:
+                os._exit(1)
+        _, status = os.waitpid(child, 0)
+        assert os.waitstatus_to_exitcode(status) == 0
+        same_results(cpu.align(batch, pool), expected)
+
+
+def run(code: str, **environment: str) -> str:
+    return subprocess.check_output([sys.executable, "-c", code], text=True, env={**os.environ, **environment}).strip()
+
+
+def test_kernels_are_compiled_once_for_all_processes(tmp_path: Path) -> None:
+    code = (
+        "import alignd_kernels as ak; from alignd_kernels.mas import cpu\n"
+        "cpu.warm_up([ak.DType.FLOAT32]); print(ak.compile_seconds())"
+    )
+    assert float(run(code, ALIGND_CACHE_DIR=str(tmp_path))) > 0
+    assert float(run(code, ALIGND_CACHE_DIR=str(tmp_path))) == 0
+    assert list(tmp_path.rglob("*.nbc"))
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    code = "from alignd_kernels.compile_cache import cache_folder; print(cache_folder())"
+    nowhere = str(tmp_path / "file" / "below")
+    elsewhere = tmp_path / "temporary"
+    elsewhere.mkdir()
+    folder = run(code, ALIGND_CACHE_DIR=nowhere, XDG_CACHE_HOME=nowhere, TMPDIR=str(elsewhere))
+    assert Path(folder).is_relative_to(elsewhere)
+
+
+def test_other_users_of_numba_keep_their_settings() -> None:
+    code = (
+        "from numba import config; before = config.CACHE_DIR\n"
+        "import alignd_kernels as ak, alignd_kernels.mas.cpu; print(config.CACHE_DIR == before)"
+    )
+    assert run(code) == "True"
+
+
+def test_nothing_is_compiled_after_warm_up() -> None:
+    code = (
+        "import numpy as np, alignd_kernels as ak\n"
+        "ak.warm_up(); before = ak.compile_seconds()\n"
+        "for kind in (np.float16, np.float32, np.float64):\n"
+        "    buffer = np.frombuffer(np.zeros((2, 6, 4), kind).tobytes(), kind).reshape(2, 6, 4)\n"
+        "    ak.forced_align(buffer, np.ones((2, 1), np.int32)); ak.forced_align(buffer[::-1], np.ones((2, 1), int))\n"
+        "    ak.maximum_path(buffer.transpose(0, 2, 1), np.ones((2, 4, 6), kind))\n"
+        "print(ak.compile_seconds() == before)"
+    )
+    assert run(code) == "True"
+
+
+def test_no_multiplication_is_fused_into_an_addition(tmp_path: Path) -> None:
+    code = (
+        "import alignd_kernels as ak; from alignd_kernels.mas import cpu as mas; from alignd_kernels.ctc import cpu as ctc\n"
+        "ak.warm_up([ak.DType.FLOAT16])\n"  # float16 is widened by arithmetic
+        "text = ''.join(''.join(family._align_range.inspect_asm().values()) for family in (mas, ctc))\n"
+        "print('add' in text, any(fused in text for fused in ('vfmadd', 'vfmsub', 'vfnmadd', 'fmla', 'fmadd')))"
+    )
+    assert run(code, ALIGND_CACHE_DIR=str(tmp_path)) == "True False"  # what is cached cannot be inspected
