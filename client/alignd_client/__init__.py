@@ -1,3 +1,45 @@
-"""The alignd client."""
+"""The alignd client: alignment of log-probabilities, attention and audio from Python.
+
+`AlignClient` is the way in; `alignd_client.aio.AsyncAlignClient` is the same for asyncio.
+"""
+
+from alignd.wire import STAR, ItemCode, ItemStatus, ServerInfo
+from alignd_client.client import AlignClient
+from alignd_client.errors import (
+    AlignError,
+    ClientClosedError,
+    DeadlineExceededError,
+    InvalidItemError,
+    InvalidItemsError,
+    InvalidRequestError,
+    MessageTooLargeError,
+    OverloadedError,
+    ServerError,
+    ServerUnavailableError,
+)
+from alignd_client.results import Alignment, AlignmentItem, AudioAlignment, CtcAlignment, TokenSpan
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "STAR",
+    "AlignClient",
+    "AlignError",
+    "Alignment",
+    "AlignmentItem",
+    "AudioAlignment",
+    "ClientClosedError",
+    "CtcAlignment",
+    "DeadlineExceededError",
+    "InvalidItemError",
+    "InvalidItemsError",
+    "InvalidRequestError",
+    "ItemCode",
+    "ItemStatus",
+    "MessageTooLargeError",
+    "OverloadedError",
+    "ServerError",
+    "ServerInfo",
+    "ServerUnavailableError",
+    "TokenSpan",
+]

@@ -1,0 +1,156 @@
+"""Many items through one transport, in order, a bounded number of requests at once: for asyncio."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Sequence
+from contextlib import aclosing
+from typing import Any, Generic, TypeVar
+
+from alignd.wire import GET_SERVER_INFO, ServerInfo, ServerInfoRequest
+from alignd_client.aio_transport import AsyncTransport, run
+from alignd_client.errors import ClientClosedError
+from alignd_client.family import Family, ItemT, Outcome, ResultT
+from alignd_client.options import ClientOptions
+from alignd_client.packing import Packer, PackingLimits, Parcel
+
+T = TypeVar("T")
+
+
+async def as_async(items: Iterable[T] | AsyncIterable[T]) -> AsyncIterator[T]:
+    """Either kind of iterable as the asynchronous one."""
+    if isinstance(items, AsyncIterable):
+        async for item in items:
+            yield item
+    else:
+        for item in items:
+            yield item
+
+
+class AsyncPipeline:
+    """What `AsyncAlignClient` does to reach its transport."""
+
+    def __init__(self, transport: AsyncTransport, options: ClientOptions) -> None:
+        self._transport = transport
+        self._options = options
+        self._limits: PackingLimits | None = options.limits(transport.has_message_limit)
+        self._closed = False
+
+    async def server_info(self) -> ServerInfo:
+        self._check_open()
+        call = self._transport.open(GET_SERVER_INFO, ServerInfoRequest())
+        return await run(self._transport, call, self._options.retry, self._options.timeout)
+
+    async def health(self) -> str:
+        self._check_open()
+        return await self._transport.health(self._options.health_timeout)
+
+    async def close(self) -> None:
+        self._closed = True
+        await self._transport.close()
+
+    async def stream(
+        self, family: Family[ItemT, Any, Any, ResultT], raws: Iterable[Any] | AsyncIterable[Any]
+    ) -> AsyncGenerator[Outcome[ResultT], None]:
+        """What becomes of each item, in order. An error of the iterable's own comes after what it gave before."""
+        self._check_open()
+        feed = _Feed(self, family, raws)
+        window: deque[_Pending[ItemT, ResultT]] = deque()
+        try:
+            while feed.more or window:
+                # An answer that is there goes out before more is read: the iterable may be slow.
+                while feed.more and len(window) < self._options.max_in_flight and not (window and window[0].done()):
+                    window.extend(self._send(parcel) for parcel in await feed.read())
+                if window:
+                    outcomes = await self._wait(window[0])
+                    window.popleft()
+                    for outcome in outcomes:
+                        yield outcome
+            if feed.failure is not None:
+                raise feed.failure
+        finally:
+            for pending in window:
+                pending.cancel()
+
+    async def gather(self, family: Family[ItemT, Any, Any, ResultT], raws: Iterable[Any]) -> list[Outcome[ResultT]]:
+        async with aclosing(self.stream(family, raws)) as outcomes:
+            return [outcome async for outcome in outcomes]
+
+    async def limits(self) -> PackingLimits:
+        """Asks the server, the first time."""
+        if self._limits is None:
+            self._limits = PackingLimits.of((await self.server_info()).limits)
+        return self._limits
+
+    def _send(self, parcel: Parcel[ItemT, Any, Any, ResultT]) -> "_Pending[ItemT, ResultT]":
+        if parcel.settled is not None:
+            return _Pending(parcel)
+        self._check_open()
+        call = self._transport.open(parcel.rpc, parcel.request())
+        answer = run(self._transport, call, self._options.retry, self._options.timeout)
+        return _Pending(parcel, asyncio.ensure_future(answer))
+
+    async def _wait(self, pending: "_Pending[ItemT, ResultT]") -> Sequence[Outcome[ResultT]]:
+        try:
+            return await pending.outcomes()
+        except asyncio.CancelledError:
+            # Ours, where closing the channel cancelled the call; else the caller's, and none of our business.
+            if pending.done():
+                self._check_open()
+            raise
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClientClosedError
+
+
+class _Feed(Generic[ItemT, ResultT]):
+    """The caller's iterable as parcels."""
+
+    def __init__(
+        self,
+        pipeline: AsyncPipeline,
+        family: Family[ItemT, Any, Any, ResultT],
+        raws: Iterable[Any] | AsyncIterable[Any],
+    ) -> None:
+        self._pipeline = pipeline
+        self._family = family
+        self._source = as_async(raws)
+        self._packer: Packer[ItemT, Any, Any, ResultT] | None = None
+        self.more = True
+        self.failure: Exception | None = None
+
+    async def read(self) -> Sequence[Parcel[ItemT, Any, Any, ResultT]]:
+        """Reads one item; returns the parcels that it completes. At the end `more` is false and `failure` says why."""
+        try:
+            raw = await self._source.__anext__()
+            # Not before there is an item: to align nothing, no server is needed.
+            self._packer = self._packer or Packer(self._family, await self._pipeline.limits())
+            if self._family.blocks:
+                return await asyncio.to_thread(self._packer.push, raw)
+            return self._packer.push(raw)
+        except StopAsyncIteration:
+            self.more = False
+        except Exception as error:
+            self.more, self.failure = False, error
+        return self._packer.flush() if self._packer else ()
+
+
+class _Pending(Generic[ItemT, ResultT]):
+    """A parcel on its way, or one that was settled without being sent."""
+
+    def __init__(self, parcel: Parcel[ItemT, Any, Any, ResultT], task: "asyncio.Task[Any] | None" = None) -> None:
+        self._parcel = parcel
+        self._task = task
+
+    def done(self) -> bool:
+        return self._task is None or self._task.done()
+
+    async def outcomes(self) -> Sequence[Outcome[ResultT]]:
+        if self._parcel.settled is not None:
+            return [self._parcel.settled]
+        assert self._task is not None
+        return self._parcel.outcomes(await self._task)
+
+    def cancel(self) -> None:
+        if self._task is not None:
+            self._task.cancel()

@@ -1,0 +1,122 @@
+"""One request at a time over gRPC, for asyncio."""
+
+import asyncio
+import os
+import weakref
+from typing import Any, Generic, Protocol, TypeVar
+
+from alignd.wire import BYTES_METADATA, Rpc
+from alignd_client.channel import (
+    HEALTH_PATH,
+    HEALTH_REQUEST,
+    channel_options,
+    decode_health,
+    import_grpc,
+    resolve_target,
+)
+from alignd_client.errors import AlignError
+from alignd_client.faults import error_of
+from alignd_client.retry import Attempts, RetryPolicy, answered
+from alignd_client.transport import decode
+
+Request = TypeVar("Request")
+Reply = TypeVar("Reply")
+Reply_co = TypeVar("Reply_co", covariant=True)
+
+
+class AsyncCall(Protocol[Reply_co]):
+    """One request, attempted once or more."""
+
+    async def attempt(self, timeout: float | None) -> Reply_co:
+        """Raises `AlignError`."""
+        ...
+
+
+class AsyncTransport(Protocol):
+    """As `transport.Transport`."""
+
+    has_message_limit: bool
+    reached: bool
+
+    def open(self, rpc: Rpc[Request, Reply], request: Request) -> AsyncCall[Reply]: ...
+
+    async def health(self, timeout: float | None) -> str: ...
+
+    async def close(self) -> None: ...
+
+
+async def run(transport: AsyncTransport, call: AsyncCall[Reply], policy: RetryPolicy, timeout: float | None) -> Reply:
+    """Attempts a call until it succeeds, or its error is final. Raises `AlignError`."""
+    attempts = Attempts(policy, timeout)
+    while True:
+        try:
+            reply = await call.attempt(attempts.remaining())
+        except AlignError as error:
+            transport.reached = transport.reached or answered(error)
+            delay = attempts.delay_after(error, reached=transport.reached)
+        else:
+            transport.reached = True
+            return reply
+        await asyncio.sleep(delay)
+
+
+class AsyncGrpcTransport:
+    """A channel to a server, opened on first use in each event loop, to which gRPC binds it."""
+
+    has_message_limit = True
+
+    def __init__(self, target: str | None) -> None:
+        self.target = resolve_target(target)
+        self.reached = False
+        self._channels: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[int, Any]]
+        self._channels = weakref.WeakKeyDictionary()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return AsyncGrpcTransport, (self.target,)
+
+    def open(self, rpc: Rpc[Request, Reply], request: Request) -> "AsyncGrpcCall[Request, Reply]":
+        return AsyncGrpcCall(self, rpc, request)
+
+    async def health(self, timeout: float | None) -> str:
+        grpc = import_grpc()
+        try:
+            return decode_health(await self.channel().unary_unary(HEALTH_PATH)(HEALTH_REQUEST, timeout=timeout))
+        except grpc.RpcError as failure:
+            raise error_of(failure, self.target, 0, timeout) from None
+
+    async def close(self) -> None:
+        entry = self._channels.pop(asyncio.get_running_loop(), None)
+        if entry is not None and entry[0] == os.getpid():
+            await entry[1].close()
+
+    def channel(self) -> Any:
+        loop = asyncio.get_running_loop()
+        entry = self._channels.get(loop)
+        if entry is None or entry[0] != os.getpid():
+            aio = import_grpc("grpc.aio")
+            channel = aio.insecure_channel(self.target, options=channel_options(self.target))
+            entry = self._channels[loop] = (os.getpid(), channel)
+        return entry[1]
+
+
+class AsyncGrpcCall(Generic[Request, Reply]):
+    """See `AsyncCall`."""
+
+    def __init__(self, transport: AsyncGrpcTransport, rpc: Rpc[Request, Reply], request: Request) -> None:
+        self._transport = transport
+        self._rpc = rpc
+        self._request = request
+        self._data: bytes | None = None
+
+    async def attempt(self, timeout: float | None) -> Reply:
+        grpc = import_grpc()
+        if self._data is None:
+            # In a thread: copying tens of megabytes is no work for an event loop.
+            self._data = await asyncio.to_thread(self._rpc.encode_request, self._request)
+        metadata = ((BYTES_METADATA, str(len(self._data))),)
+        method = self._transport.channel().unary_unary(self._rpc.path)
+        try:
+            reply = await method(self._data, timeout=timeout, metadata=metadata)
+        except grpc.RpcError as failure:
+            raise error_of(failure, self._transport.target, len(self._data), timeout) from None
+        return decode(self._rpc, reply)

@@ -1,0 +1,149 @@
+"""NumPy arrays and torch tensors on their way in and out, without importing torch.
+
+A tensor can only be an argument where its caller has imported torch, so looking into `sys.modules` finds it.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from alignd.wire import DataType
+
+NumpyArray = npt.NDArray[Any]
+
+
+def is_tensor(value: object) -> bool:
+    torch = sys.modules.get("torch")
+    tensor = getattr(torch, "Tensor", None)
+    return tensor is not None and isinstance(value, tensor)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What the caller's arrays are: NumPy where `device` is None, else torch on that device."""
+
+    device: Any = None
+
+    @classmethod
+    def of(cls, value: Any) -> "Kind":
+        return cls(value.device) if is_tensor(value) else cls()
+
+    def wrap(self, array: NumpyArray) -> Any:
+        """`array` as the caller's kind; on the CPU without a copy where it can be written to."""
+        if self.device is None:
+            return array
+        torch = sys.modules["torch"]
+        return torch.from_numpy(array if array.flags.writeable else array.copy()).to(self.device)
+
+    def cast(self, array: NumpyArray, dtype: Any) -> Any:
+        """`array` as the caller's kind, in a dtype of that kind."""
+        if self.device is None:
+            return array.astype(dtype, copy=False)
+        return sys.modules["torch"].from_numpy(array).to(device=self.device, dtype=dtype)
+
+    def zeros(self, shape: Sequence[int], dtype: Any) -> Any:
+        if self.device is None:
+            return np.zeros(shape, dtype)
+        return sys.modules["torch"].zeros(tuple(shape), dtype=dtype, device=self.device)
+
+    def dtype(self, name: str) -> Any:
+        """The kind's own dtype of that name."""
+        return np.dtype(name) if self.device is None else getattr(sys.modules["torch"], name)
+
+
+NUMPY = Kind()
+
+
+def dtype_name(value: Any) -> str:
+    """NumPy's, torch's and ml_dtypes' common name of an array's dtype."""
+    return str(value.dtype).removeprefix("torch.") if is_tensor(value) else value.dtype.name
+
+
+def _require_array(value: Any, name: str) -> None:
+    if not isinstance(value, np.ndarray) and not is_tensor(value):
+        raise TypeError(f"{name} must be a NumPy array or a torch tensor, not {type(value).__name__}")
+
+
+def require_dimensions(value: Any, name: str, axes: str) -> None:
+    """Raises `TypeError` for what is no array and `ValueError` for another number of dimensions than `axes` names."""
+    _require_array(value, name)
+    wanted = axes.count(",") + 1
+    if value.ndim == wanted:
+        return
+    squeeze = "; squeeze its axis of size 1" if value.ndim == wanted + 1 and 1 in value.shape else ""
+    raise ValueError(f"{name} must be {wanted}-D [{axes}], not {value.ndim}-D {list(value.shape)}{squeeze}")
+
+
+def to_numpy(value: Any) -> NumpyArray:
+    """A NumPy view of an array, or a copy if it lives on another device. bfloat16 tensors become int16."""
+    if not is_tensor(value):
+        return np.asarray(value)
+    tensor = value.detach().cpu().resolve_neg()
+    if dtype_name(tensor) == "bfloat16":
+        tensor = tensor.view(sys.modules["torch"].int16)
+    array: NumpyArray = tensor.numpy()
+    return array
+
+
+def scores(value: Any, name: str, axes: str) -> tuple[NumpyArray, DataType]:
+    """An array of log-scores in the type that stores them, with any strides, and that type's name.
+
+    Raises:
+        TypeError: unless it is a NumPy array or torch tensor of float16, bfloat16, float32 or float64.
+        ValueError: for another number of dimensions than `axes` names.
+    """
+    require_dimensions(value, name, axes)
+    try:
+        data_type = DataType(dtype_name(value))
+    except ValueError:
+        raise TypeError(
+            f"{name} must be float16, bfloat16, float32 or float64, not {dtype_name(value)}: convert it first"
+        ) from None
+    array = to_numpy(value)
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
+    # The same-sized integer, as NumPy has no bfloat16 of its own.
+    return array.view(data_type.storage.newbyteorder("=")), data_type
+
+
+def own_flat(array: NumpyArray) -> NumpyArray:
+    """The values, row-major and 1-D, in memory of our own: the caller may reuse its buffer for the next item."""
+    return np.array(array, order="C", copy=True).reshape(-1)
+
+
+def integers(value: Any, name: str, axes: str) -> NumpyArray:
+    """An array of integers from a NumPy array, a torch tensor or (nested) Python sequences.
+
+    Raises:
+        TypeError: for anything else than integers.
+        ValueError: for another number of dimensions than `axes` names.
+    """
+    if is_tensor(value) or isinstance(value, np.ndarray):
+        array, given = to_numpy(value), dtype_name(value)
+    elif isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        try:
+            array = np.array([to_numpy(row) if is_tensor(row) else row for row in value])
+        except ValueError:
+            raise ValueError(f"{name} must be [{axes}], with rows of one length") from None
+        array = array if array.size else array.astype(np.int64)
+        given = array.dtype.name
+    else:
+        given = type(value).__name__
+        raise TypeError(f"{name} must be integers, as a NumPy array, a torch tensor or a list, not {given}")
+    # By its name, since a bfloat16 tensor is an int16 array by now.
+    if "int" not in given:
+        raise TypeError(f"{name} must be integers, not {given}")
+    require_dimensions(array, name, axes)
+    return array
+
+
+def to_int32(array: NumpyArray) -> npt.NDArray[np.int32]:
+    """Integers as int32; those that do not fit become the nearest that does, which no vocabulary holds either."""
+    limits = np.iinfo(np.int32)
+    if array.dtype.kind == "u":
+        array = np.minimum(array.astype(np.uint64), np.uint64(limits.max))
+    return np.clip(array.astype(np.int64), limits.min, limits.max).astype(np.int32)

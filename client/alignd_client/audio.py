@@ -1,0 +1,92 @@
+"""Words and tokens of a recording (`AlignAudio`): the family."""
+
+import os
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, BinaryIO
+
+from alignd.wire import ALIGN_AUDIO, AlignedSymbol, AudioReply, AudioRequest, ItemStatus, Rpc
+from alignd_client.errors import InvalidItemError
+from alignd_client.family import Outcome
+from alignd_client.results import AlignmentItem, AudioAlignment
+
+Audio = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
+"""A path, an encoded file's bytes, or a file opened for reading bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class AudioItem:
+    """One recording as an encoded file, and what is said in it."""
+
+    audio: bytes
+    transcript: str
+
+    @property
+    def key(self) -> Hashable:
+        return None
+
+    @property
+    def nbytes(self) -> int:
+        return len(self.audio) + 4 * len(self.transcript)
+
+    @property
+    def cells(self) -> int:
+        return 0  # known to the server alone
+
+
+class AudioFamily:
+    """Takes pairs of audio and transcript."""
+
+    rpc: Rpc[AudioRequest, AudioReply] = ALIGN_AUDIO
+    items_per_request = 1
+    blocks = True
+
+    def __init__(self, model: str = "") -> None:
+        if not isinstance(model, str):
+            raise TypeError(f"model must be a name from server_info().models, not {model!r}")
+        self.model = model
+
+    def prepare(self, raw: Any) -> AudioItem:
+        audio, transcript = raw
+        if not isinstance(transcript, str):
+            raise TypeError(f"a transcript must be a str, not {type(transcript).__name__}")
+        return AudioItem(read_audio(audio), transcript)
+
+    def pack(self, items: Sequence[AudioItem]) -> AudioRequest:
+        return AudioRequest(items[0].audio, items[0].transcript, self.model)
+
+    def unpack(self, items: Sequence[AudioItem], reply: AudioReply) -> list[AudioAlignment]:
+        if not reply.status.ok:
+            return [replace(self.failed(items[0], reply.status), audio_seconds=reply.audio_seconds, model=reply.model)]
+        words, tokens = (tuple(map(_item, symbols)) for symbols in (reply.words, reply.tokens))
+        return [AudioAlignment(words, tokens, reply.score, reply.audio_seconds, reply.model, reply.status)]
+
+    def failed(self, item: AudioItem | None, status: ItemStatus) -> AudioAlignment:
+        return AudioAlignment((), (), float("nan"), 0.0, self.model, status)
+
+
+def _item(symbol: AlignedSymbol) -> AlignmentItem:
+    return AlignmentItem(symbol.symbol, symbol.start, symbol.duration, symbol.score, symbol.confidence)
+
+
+def read_audio(audio: Any) -> bytes:
+    """The encoded file's bytes. Raises `OSError` where it cannot be read and `TypeError` for what is no audio."""
+    if isinstance(audio, str | os.PathLike):
+        with open(audio, "rb") as file:
+            return file.read()
+    if isinstance(audio, bytes | bytearray | memoryview):
+        return bytes(audio)
+    if hasattr(audio, "read"):
+        data = audio.read()
+        if isinstance(data, bytes):
+            return data
+        raise TypeError("a file with audio must be opened for reading bytes (mode 'rb')")
+    raise TypeError(f"audio must be a path, bytes or a file, not {type(audio).__name__}: samples need a WAV header")
+
+
+def only(outcome: Outcome[AudioAlignment]) -> AudioAlignment:
+    """The result of a call about one recording, whose error names no index."""
+    error = outcome.error
+    if isinstance(error, InvalidItemError):
+        raise InvalidItemError(None, error.code, error.field, error.reason)
+    return outcome.settle("raise")

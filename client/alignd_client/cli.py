@@ -1,0 +1,121 @@
+"""The command `alignd`: align a recording, ask a server how it is."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from alignd.wire import ServerInfo
+from alignd_client import __version__
+from alignd_client.client import AlignClient
+from alignd_client.errors import AlignError
+from alignd_client.formats import FORMATS
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command. Returns the exit status: 0, or 1 with one sentence on stderr; argparse exits with 2 by itself."""
+    options = _parser().parse_args(arguments)
+    try:
+        status: int = options.run(options)
+        sys.stdout.flush()
+        return status
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader has gone; Python would flush into the pipe once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except (AlignError, ImportError, OSError, ValueError) as error:
+        print(f"alignd: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("alignd", description="Align recordings with their transcripts.")
+    parser.add_argument("--version", action="version", version=f"alignd {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    align = commands.add_parser("align", help="words of a recording with their times", description=_align.__doc__)
+    align.add_argument("file", metavar="FILE", help="WAV, FLAC, OGG or MP3; - for standard input")
+    text = align.add_mutually_exclusive_group(required=True)
+    text.add_argument("--text", help="what is said in it")
+    text.add_argument("--text-file", metavar="FILE", type=Path, help="a UTF-8 file with what is said in it")
+    align.add_argument("--format", choices=FORMATS, default="table", help="default: table")
+    align.add_argument("--tokens", action="store_true", help="tokens too (json, textgrid) or instead of words (others)")
+    align.add_argument("--output", metavar="FILE", type=Path, help="default: standard output")
+    align.add_argument("--model", default="", help="a name that `alignd info` lists; default: the server's")
+    align.set_defaults(run=_align)
+    _add_where(align)
+
+    health = commands.add_parser("health", help="whether the server is ready", description=_health.__doc__)
+    health.set_defaults(run=_health)
+    _add_where(health, local=False)
+
+    info = commands.add_parser("info", help="what the server is and takes", description=_info.__doc__)
+    info.set_defaults(run=_info)
+    _add_where(info)
+    return parser
+
+
+def _add_where(parser: argparse.ArgumentParser, *, local: bool = True) -> None:
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--server", metavar="HOST:PORT", help="default: ALIGND_TARGET, else localhost:50051")
+    if local:
+        where.add_argument("--local", action="store_true", help="in this process (needs alignd-client[local])")
+    parser.add_argument("--timeout", type=float, default=60.0, metavar="SECONDS", help="default: 60")
+    parser.set_defaults(local=False)
+
+
+def _client(options: argparse.Namespace) -> AlignClient:
+    if options.local:
+        return AlignClient.in_process(timeout=options.timeout)
+    return AlignClient(options.server, timeout=options.timeout)
+
+
+def _align(options: argparse.Namespace) -> int:
+    """Print the words of a recording with their times in seconds."""
+    transcript = options.text if options.text is not None else options.text_file.read_text(encoding="utf-8")
+    standard_input = options.file == "-"
+    audio = sys.stdin.buffer.read() if standard_input else Path(options.file)
+    with _client(options) as client:
+        alignment = client.align_audio(audio, transcript.strip(), options.model)
+    name = "stdin" if standard_input else Path(options.file).stem
+    text = FORMATS[options.format](alignment, tokens=options.tokens, name=name)
+    if options.output is None:
+        sys.stdout.write(text)
+    else:
+        options.output.write_text(text, encoding="utf-8")
+    return 0
+
+
+def _health(options: argparse.Namespace) -> int:
+    """Exit with 0 if the server is ready to align, else with 1."""
+    with _client(options) as client:
+        status = client.health_status()
+    print(status)
+    return 0 if status == "SERVING" else 1
+
+
+def _info(options: argparse.Namespace) -> int:
+    """Print the server's version, devices, operations, models and limits."""
+    with _client(options) as client:
+        print(_described(client.server_info()))
+    return 0
+
+
+def _described(info: ServerInfo) -> str:
+    lines = [f"version     {info.version}"]
+    lines += [f"device      {device.id} ({device.name}, {device.backend})" for device in info.devices]
+    lines.append(f"operations  {', '.join(info.operations)}")
+    for model in info.models:
+        about = f"{model.language}, {model.sample_rate} Hz, {model.frame_seconds * 1000:g} ms frames, {model.license}"
+        lines.append(f"model       {model.name} ({about})")
+    limits = info.limits
+    lines.append(f"limits      {limits.max_message_bytes} bytes a message, {limits.max_batch_cells} cells a batch,")
+    lines.append(f"            a queue of {limits.max_queue_items} items and {limits.max_queue_bytes} bytes")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,178 @@
+"""The engine in this process as a door like the server's.
+
+The one place where the client reaches for the server's distribution, when it is called for and not before.
+"""
+
+import asyncio
+import threading
+from concurrent.futures import CancelledError, Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from typing import Any, Generic, TypeVar
+
+from alignd.wire import GET_SERVER_INFO, MalformedRequestError, Rpc
+from alignd_client.errors import (
+    AlignError,
+    DeadlineExceededError,
+    InvalidRequestError,
+    OverloadedError,
+    ServerError,
+    ServerUnavailableError,
+)
+from alignd_client.per_process import PerProcess
+
+Request = TypeVar("Request")
+Reply = TypeVar("Reply")
+
+_TARGET = "in process"
+
+
+class Engine:
+    """`alignd_server.engine`'s engine, one in each process, with this package's errors."""
+
+    def __init__(self, device: str, threads: int | None) -> None:
+        self._arguments = device, threads
+        self._engine: PerProcess[Any] = PerProcess(self._create)
+        # Here and not on first use: a missing package or device should be known where it was asked for.
+        self._engine.get()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Engine, self._arguments
+
+    def submit(self, rpc: Rpc[Request, Reply], request: Request, timeout: float | None) -> "Future[Reply]":
+        engine = self._engine.get()
+        if rpc is GET_SERVER_INFO:
+            future: Future[Reply] = Future()
+            future.set_result(engine.info())
+            return future
+        future = engine.submit(rpc.name, request, timeout=timeout)
+        return future
+
+    def close(self) -> None:
+        engine = self._engine.take()
+        if engine is not None:
+            engine.close()
+
+    def _create(self) -> Any:
+        device, threads = self._arguments
+        try:
+            from alignd_server.engine import create_engine
+        except ModuleNotFoundError as error:
+            if error.name is None or not error.name.startswith("alignd_server"):
+                raise
+            raise ImportError(
+                "alignment in process needs the server's package: pip install 'alignd-client[local]'"
+            ) from None
+        return create_engine(device=device, threads=threads)
+
+
+def translated(error: BaseException, timeout: float | None) -> BaseException:
+    """An engine's error as this package's."""
+    from alignd_server import errors
+
+    if isinstance(error, MalformedRequestError):
+        violations = error.violations or (("", str(error)),)
+        return InvalidRequestError(violations[0][0], violations[0][1], *violations[1:])
+    if isinstance(error, errors.OverloadedError):
+        return OverloadedError(str(error), error.retry_after_s)
+    if isinstance(error, errors.DeadlineExceededError | FutureTimeoutError | asyncio.TimeoutError):
+        return DeadlineExceededError(timeout, str(error))
+    if isinstance(error, errors.UnavailableError):
+        return ServerUnavailableError(_TARGET, str(error), reached=True)
+    if isinstance(error, errors.EngineError):
+        return ServerError(str(error))
+    return error  # an interrupt, or a defect, that should be seen whole
+
+
+class LocalTransport:
+    """See `transport.Transport`."""
+
+    has_message_limit = False
+
+    def __init__(self, engine: Engine) -> None:
+        self.reached = True
+        self._engine = engine
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return LocalTransport, (self._engine,)
+
+    def open(self, rpc: Rpc[Request, Reply], request: Request) -> "LocalCall[Request, Reply]":
+        return LocalCall(self._engine, rpc, request)
+
+    def health(self, timeout: float | None) -> str:
+        return "SERVING"
+
+    def close(self) -> None:
+        self._engine.close()
+
+
+class LocalCall(Generic[Request, Reply]):
+    """See `transport.Call`."""
+
+    def __init__(self, engine: Engine, rpc: Rpc[Request, Reply], request: Request) -> None:
+        self._engine = engine
+        self._rpc = rpc
+        self._request = request
+        self._running: Future[Reply] | None = None
+        self._cancelled = threading.Event()
+
+    def attempt(self, timeout: float | None) -> Reply:
+        try:
+            self._running = self._engine.submit(self._rpc, self._request, timeout)
+            if self._cancelled.is_set():
+                self._running.cancel()
+            return self._running.result(timeout)
+        except (CancelledError, AlignError):
+            raise
+        except BaseException as error:
+            if self._running is not None:  # a deadline or an interrupt: the engine need not go on
+                self._running.cancel()
+            raise translated(error, timeout) from None
+
+    def pause(self, seconds: float) -> None:
+        if self._cancelled.wait(seconds):
+            raise CancelledError
+
+    def cancel(self) -> None:
+        self._cancelled.set()
+        if self._running is not None:
+            self._running.cancel()
+
+
+class AsyncLocalTransport:
+    """See `aio_transport.AsyncTransport`."""
+
+    has_message_limit = False
+
+    def __init__(self, engine: Engine) -> None:
+        self.reached = True
+        self._engine = engine
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return AsyncLocalTransport, (self._engine,)
+
+    def open(self, rpc: Rpc[Request, Reply], request: Request) -> "AsyncLocalCall[Request, Reply]":
+        return AsyncLocalCall(self._engine, rpc, request)
+
+    async def health(self, timeout: float | None) -> str:
+        return "SERVING"
+
+    async def close(self) -> None:
+        await asyncio.to_thread(self._engine.close)
+
+
+class AsyncLocalCall(Generic[Request, Reply]):
+    """See `aio_transport.AsyncCall`."""
+
+    def __init__(self, engine: Engine, rpc: Rpc[Request, Reply], request: Request) -> None:
+        self._engine = engine
+        self._rpc = rpc
+        self._request = request
+
+    async def attempt(self, timeout: float | None) -> Reply:
+        try:
+            running = self._engine.submit(self._rpc, self._request, timeout)
+            return await asyncio.wait_for(asyncio.wrap_future(running), timeout)
+        except (AlignError, asyncio.CancelledError):
+            raise
+        except Exception as error:
+            raise translated(error, timeout) from None

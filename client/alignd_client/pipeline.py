@@ -1,0 +1,141 @@
+"""Many items through one transport, in order, a bounded number of requests at once: for threads."""
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from typing import Any, Generic
+
+from alignd.wire import GET_SERVER_INFO, ServerInfo, ServerInfoRequest
+from alignd_client.errors import ClientClosedError
+from alignd_client.family import Family, ItemT, Outcome, ResultT
+from alignd_client.options import ClientOptions
+from alignd_client.packing import Packer, PackingLimits, Parcel
+from alignd_client.per_process import PerProcess
+from alignd_client.transport import Call, Transport, run
+
+
+class Pipeline:
+    """What `AlignClient` does to reach its transport."""
+
+    def __init__(self, transport: Transport, options: ClientOptions) -> None:
+        self._transport = transport
+        self._options = options
+        self._limits: PackingLimits | None = options.limits(transport.has_message_limit)
+        self._closed = False
+        self._threads = PerProcess(
+            lambda: ThreadPoolExecutor(options.max_in_flight, thread_name_prefix="alignd-client")
+        )
+
+    def server_info(self) -> ServerInfo:
+        self._check_open()
+        call = self._transport.open(GET_SERVER_INFO, ServerInfoRequest())
+        return run(self._transport, call, self._options.retry, self._options.timeout)
+
+    def health(self) -> str:
+        self._check_open()
+        return self._transport.health(self._options.health_timeout)
+
+    def close(self) -> None:
+        self._closed = True
+        threads = self._threads.take()
+        if threads is not None:
+            threads.shutdown(wait=False, cancel_futures=True)
+        self._transport.close()
+
+    def stream(self, family: Family[ItemT, Any, Any, ResultT], raws: Iterable[Any]) -> Iterator[Outcome[ResultT]]:
+        """What becomes of each item, in order. An error of the iterable's own comes after what it gave before."""
+        self._check_open()
+        feed = _Feed(self, family, raws)
+        window: deque[_Pending[ItemT, ResultT]] = deque()
+        try:
+            while feed.more or window:
+                # An answer that is there goes out before more is read: the iterable may be slow.
+                while feed.more and len(window) < self._options.max_in_flight and not (window and window[0].done()):
+                    window.extend(self._send(parcel) for parcel in feed.read())
+                if window:
+                    outcomes = self._wait(window[0])
+                    window.popleft()
+                    yield from outcomes
+            if feed.failure is not None:
+                raise feed.failure
+        finally:
+            for pending in window:
+                pending.cancel()
+
+    def limits(self) -> PackingLimits:
+        """Asks the server, the first time."""
+        if self._limits is None:
+            self._limits = PackingLimits.of(self.server_info().limits)
+        return self._limits
+
+    def _send(self, parcel: Parcel[ItemT, Any, Any, ResultT]) -> "_Pending[ItemT, ResultT]":
+        if parcel.settled is not None:
+            return _Pending(parcel)
+        self._check_open()
+        call = self._transport.open(parcel.rpc, parcel.request())
+        future = self._threads.get().submit(run, self._transport, call, self._options.retry, self._options.timeout)
+        return _Pending(parcel, call, future)
+
+    def _wait(self, pending: "_Pending[ItemT, ResultT]") -> Sequence[Outcome[ResultT]]:
+        try:
+            return pending.outcomes()
+        except CancelledError:
+            self._check_open()
+            raise
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClientClosedError
+
+
+class _Feed(Generic[ItemT, ResultT]):
+    """The caller's iterable as parcels."""
+
+    def __init__(self, pipeline: Pipeline, family: Family[ItemT, Any, Any, ResultT], raws: Iterable[Any]) -> None:
+        self._pipeline = pipeline
+        self._family = family
+        self._source = iter(raws)
+        self._packer: Packer[ItemT, Any, Any, ResultT] | None = None
+        self.more = True
+        self.failure: Exception | None = None
+
+    def read(self) -> Sequence[Parcel[ItemT, Any, Any, ResultT]]:
+        """Reads one item; returns the parcels that it completes. At the end `more` is false and `failure` says why."""
+        try:
+            raw = next(self._source)
+            # Not before there is an item: to align nothing, no server is needed.
+            self._packer = self._packer or Packer(self._family, self._pipeline.limits())
+            return self._packer.push(raw)
+        except StopIteration:
+            self.more = False
+        except Exception as error:
+            self.more, self.failure = False, error
+        return self._packer.flush() if self._packer else ()
+
+
+class _Pending(Generic[ItemT, ResultT]):
+    """A parcel on its way, or one that was settled without being sent."""
+
+    def __init__(
+        self,
+        parcel: Parcel[ItemT, Any, Any, ResultT],
+        call: Call[Any] | None = None,
+        future: "Future[Any] | None" = None,
+    ) -> None:
+        self._parcel = parcel
+        self._call = call
+        self._future = future
+
+    def done(self) -> bool:
+        return self._future is None or self._future.done()
+
+    def outcomes(self) -> Sequence[Outcome[ResultT]]:
+        if self._parcel.settled is not None:
+            return [self._parcel.settled]
+        assert self._future is not None
+        return self._parcel.outcomes(self._future.result())
+
+    def cancel(self) -> None:
+        if self._future is not None and self._call is not None:
+            self._future.cancel()
+            self._call.cancel()

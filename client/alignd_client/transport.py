@@ -1,0 +1,154 @@
+"""One request at a time over gRPC, for threads."""
+
+import threading
+from concurrent.futures import CancelledError
+from typing import Any, Generic, Protocol, TypeVar
+
+from alignd.wire import BYTES_METADATA, Rpc
+from alignd_client.channel import (
+    HEALTH_PATH,
+    HEALTH_REQUEST,
+    channel_options,
+    decode_health,
+    import_grpc,
+    resolve_target,
+)
+from alignd_client.errors import AlignError, ServerError
+from alignd_client.faults import error_of
+from alignd_client.per_process import PerProcess
+from alignd_client.retry import Attempts, RetryPolicy, answered
+
+Request = TypeVar("Request")
+Reply = TypeVar("Reply")
+Reply_co = TypeVar("Reply_co", covariant=True)
+
+
+class Call(Protocol[Reply_co]):
+    """One request, attempted once or more."""
+
+    def attempt(self, timeout: float | None) -> Reply_co:
+        """Raises `AlignError`, or `CancelledError` once cancelled."""
+        ...
+
+    def pause(self, seconds: float) -> None:
+        """Waits between attempts. Raises `CancelledError` once cancelled."""
+        ...
+
+    def cancel(self) -> None:
+        """From any thread."""
+        ...
+
+
+class Transport(Protocol):
+    """A door to an engine. Thread-safe; pickling one makes an equal one that shares nothing."""
+
+    has_message_limit: bool
+    reached: bool
+    """Whether an answer has ever come."""
+
+    def open(self, rpc: Rpc[Request, Reply], request: Request) -> Call[Reply]: ...
+
+    def health(self, timeout: float | None) -> str: ...
+
+    def close(self) -> None: ...
+
+
+def run(transport: Transport, call: Call[Reply], policy: RetryPolicy, timeout: float | None) -> Reply:
+    """Attempts a call until it succeeds, or its error is final. Raises `AlignError`."""
+    attempts = Attempts(policy, timeout)
+    while True:
+        try:
+            reply = call.attempt(attempts.remaining())
+        except AlignError as error:
+            transport.reached = transport.reached or answered(error)
+            delay = attempts.delay_after(error, reached=transport.reached)
+        else:
+            transport.reached = True
+            return reply
+        call.pause(delay)
+
+
+class GrpcTransport:
+    """A channel to a server, opened on first use in each process."""
+
+    has_message_limit = True
+
+    def __init__(self, target: str | None) -> None:
+        self.target = resolve_target(target)
+        self.reached = False
+        self._channel: PerProcess[Any] = PerProcess(self._open_channel)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return GrpcTransport, (self.target,)
+
+    def open(self, rpc: Rpc[Request, Reply], request: Request) -> "GrpcCall[Request, Reply]":
+        return GrpcCall(self, rpc, request)
+
+    def health(self, timeout: float | None) -> str:
+        grpc = import_grpc()
+        check = self._channel.get().unary_unary(HEALTH_PATH)
+        try:
+            return decode_health(check(HEALTH_REQUEST, timeout=timeout))
+        except grpc.RpcError as failure:
+            raise error_of(failure, self.target, 0, timeout) from None
+
+    def close(self) -> None:
+        channel = self._channel.take()
+        if channel is not None:
+            channel.close()
+
+    def start(self, path: str, data: bytes, timeout: float | None) -> Any:
+        """The future of one attempt."""
+        method = self._channel.get().unary_unary(path)
+        return method.future(data, timeout=timeout, metadata=((BYTES_METADATA, str(len(data))),))
+
+    def _open_channel(self) -> Any:
+        return import_grpc().insecure_channel(self.target, options=channel_options(self.target))
+
+
+class GrpcCall(Generic[Request, Reply]):
+    """See `Call`."""
+
+    def __init__(self, transport: GrpcTransport, rpc: Rpc[Request, Reply], request: Request) -> None:
+        self._transport = transport
+        self._rpc = rpc
+        self._request = request
+        self._data: bytes | None = None
+        self._running: Any = None
+        self._cancelled = threading.Event()
+
+    def attempt(self, timeout: float | None) -> Reply:
+        grpc = import_grpc()
+        if self._data is None:
+            self._data = self._rpc.encode_request(self._request)
+        self._running = self._transport.start(self._rpc.path, self._data, timeout)
+        if self._cancelled.is_set():  # before there was anything to cancel
+            self._running.cancel()
+        try:
+            reply = self._running.result()
+        except grpc.FutureCancelledError:
+            raise CancelledError from None
+        except grpc.RpcError as failure:
+            raise error_of(failure, self._transport.target, len(self._data), timeout) from None
+        except BaseException:  # an interrupt: the server need not go on
+            self._running.cancel()
+            raise
+        return decode(self._rpc, reply)
+
+    def pause(self, seconds: float) -> None:
+        if self._cancelled.wait(seconds):
+            raise CancelledError
+
+    def cancel(self) -> None:
+        self._cancelled.set()
+        running = self._running
+        if running is not None:
+            running.cancel()
+
+
+def decode(rpc: Rpc[Any, Reply], data: bytes) -> Reply:
+    """Raises `ServerError` for what is no reply."""
+    try:
+        return rpc.decode_reply(data)
+    except ValueError as error:
+        raise ServerError(str(error)) from error
