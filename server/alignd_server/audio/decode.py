@@ -7,8 +7,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from alignd_kernels.status import Status
-from alignd_server.audio.containers import mp3_declares_frames, ogg_is_whole, wav_missing_bytes
+from alignd_server.audio.containers import mp3_declares_frames, mp3_has_one_rate, ogg_is_whole, wav_missing_bytes
 from alignd_server.audio.errors import SilentAudioError, UnreadableAudioError, require
 
 FORMATS: Final = {"WAV": "WAV", "WAVEX": "WAV", "FLAC": "FLAC", "OGG": "OGG", "MP3": "MP3"}
@@ -22,9 +21,9 @@ BLOCK_VALUES: Final = 1 << 18
 MP3_FRAME: Final = 1152
 """Samples of an MP3 frame. Encoders disagree on whether the padding counts, so less than one is not called missing."""
 
-FloatSamples = npt.NDArray[np.float32]
+MISLEADING: Final = "possibly a pipe?"  # libsndfile's word for MP3 data without a valid frame
 
-__all__ = ["FORMATS", "SILENCE_DBFS", "FloatSamples", "Status", "decode"]
+FloatSamples = npt.NDArray[np.float32]
 
 
 def decode(data: bytes, sample_rate: int, max_seconds: float = math.inf) -> FloatSamples:
@@ -70,8 +69,9 @@ def _read(data: bytes, max_seconds: float) -> tuple[FloatSamples, int]:
     try:
         file = soundfile.SoundFile(io.BytesIO(data))
     except soundfile.LibsndfileError as error:
+        detail = "" if MISLEADING in error.error_string else f" ({error.error_string.rstrip('.')})"
         raise UnreadableAudioError(
-            f"the audio is not a WAV, FLAC, OGG or MP3 file, or is damaged at its start ({error.error_string})"
+            f"the audio is not a WAV, FLAC, OGG or MP3 file, or is damaged at its start{detail}"
         ) from None
     with file:
         container = _check_header(file, data)
@@ -98,13 +98,16 @@ def _check_header(file: Any, data: bytes) -> str:
         raise UnreadableAudioError(f"the WAV file is truncated: {missing} bytes of its data are missing")
     if container == "OGG" and not ogg_is_whole(data):
         raise UnreadableAudioError("the OGG file is truncated: it lacks the page that ends its stream")
+    if container == "MP3" and not mp3_declares_frames(data) and not mp3_has_one_rate(data):
+        raise UnreadableAudioError(
+            "the MP3 file has a variable bit rate and does not state its length, so it cannot be decoded to its end"
+        )
     return container
 
 
 def _blocks(file: Any, max_seconds: float) -> tuple[list[FloatSamples], Exception | None]:
     """Decoded blocks, mixed to mono, and the failure that ended them, if one did."""
-    # soundfile would otherwise stop at the frames that the header declares, which for some MP3s is a guess, and seek
-    # after each block, which fails on a FLAC stream of unknown length.
+    # soundfile would otherwise seek after each block, which fails on a FLAC stream of unknown length.
     file.seekable = lambda: False
     block = np.empty((max(1, BLOCK_VALUES // file.channels), file.channels), np.float32)
     blocks: list[FloatSamples] = []

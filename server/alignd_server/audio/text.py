@@ -1,0 +1,164 @@
+"""English transcripts: which words are said, and how numbers and symbols are read.
+
+Nothing is dropped but punctuation. What has no certain reading is refused by name, for a wrong guess would give every
+later word wrong times; the caller writes it out instead ("10:30" as "ten thirty").
+"""
+
+import re
+import unicodedata
+from dataclasses import dataclass
+from typing import Final
+
+from alignd_server.audio.errors import EmptyTranscriptError, TextUnsupportedError, require
+
+APOSTROPHES: Final = str.maketrans(dict.fromkeys("’‘ʼ＇`´", "'"))
+HYPHENS: Final = str.maketrans(dict.fromkeys("‐‑", "-"))
+
+SEPARATORS: Final = re.compile(r'[\s;!?()\[\]{}"“”„«»‹›¿¡…—–]+|--+|\.{2,}|(?<!\d)[,:]+|[,:]+(?!\d)')
+"""Between two words. A comma or colon within a number is none."""
+
+EDGES: Final = ".,:'-’‘‚ʼ＇`´‐‑"
+"""Punctuation at a word's ends."""
+
+SPOKEN_SYMBOLS: Final = {"&": "and", "%": "percent", "@": "at", "+": "plus", "=": "equals"}
+"""Symbols that have one reading when they stand alone."""
+
+LETTER_NAMES: Final = "bee see dee ee eff gee aitch jay kay ell em en pee cue ar ess tee you vee double-you ex why zee"
+LETTERS: Final = dict(zip("bcdefghjklmnpqrstuvwxyz", LETTER_NAMES.split()))
+"""Names of letters that stand alone. "a", "i" and "o" are words of their own."""
+
+CURRENCIES: Final = {"$": ("dollar", "cent"), "€": ("euro", "cent"), "£": ("pound", "penny")}
+PLURALS: Final = {"dollar": "dollars", "cent": "cents", "euro": "euros", "pound": "pounds", "penny": "pence"}
+
+WORD: Final = re.compile(r"[a-z][a-z']*")
+INITIALS: Final = re.compile(r"(?:[a-z]\.)+[a-z]?")
+# No leading zeros: "007" and telephone numbers are read digit by digit, or not, as the speaker likes.
+WHOLE: Final = "[1-9][0-9]{0,2}(?:,[0-9]{3})+|[1-9][0-9]*|0"
+NUMBER: Final = re.compile(rf"(?P<sign>[-−+]?)(?P<whole>{WHOLE})(?:\.(?P<fraction>[0-9]+))?")
+ORDINAL: Final = re.compile(rf"({WHOLE})(st|nd|rd|th)")
+MAX_DIGITS: Final = 15
+YEARS: Final = range(1100, 2100)
+
+
+@dataclass(frozen=True, slots=True)
+class SpokenWord:
+    """A word: `text` as the transcript spells it, without the punctuation around it; `spoken`: what is said, in
+    `[a-z']+`."""
+
+    text: str
+    spoken: tuple[str, ...]
+
+
+def english_words(transcript: str) -> list[SpokenWord]:
+    """The words of a transcript.
+
+    Punctuation at a word's ends is dropped and accents are folded ("naïve" is said as "naive"). Numbers are read out:
+    "3.5", "1,000", "21st", "-5", "50%", "$3.50"; a bare number from 1100 to 2099 is read as a year ("1995" as
+    "nineteen ninety-five"), any other as a cardinal. A hyphenated word is one word.
+
+    Raises:
+        EmptyTranscriptError: there is no word in it.
+        TextUnsupportedError: a word is not English in Latin letters, or has no certain reading.
+        MissingExtraError: it has numbers and num2words is not installed.
+    """
+    words = []
+    for chunk in SEPARATORS.split(transcript):
+        text = _without_format_characters(chunk)
+        sign = text.lstrip(EDGES.replace("-", ""))[:1] == "-" and text.lstrip(EDGES)[:1].isdigit()
+        text = ("-" if sign else "") + text.strip(EDGES)
+        if text:
+            words.append(SpokenWord(text, _spoken(text)))
+    if not words:
+        raise EmptyTranscriptError
+    return words
+
+
+def _without_format_characters(text: str) -> str:
+    """Without soft hyphens, zero-width spaces and the like, which are not said."""
+    return "".join(c for c in text if unicodedata.category(c) != "Cf")
+
+
+def _spoken(text: str) -> tuple[str, ...]:
+    plain = unicodedata.normalize("NFD", text.translate(APOSTROPHES).translate(HYPHENS).lower())
+    plain = re.sub(r"(?<=[a-z])[\u0300-\u036f]+", "", plain)
+    whole = _reading(plain)
+    if whole is not None:
+        return whole
+    parts = [_reading(part.strip("'")) for part in plain.split("-")]
+    spoken = tuple(word for part in parts if part is not None for word in part)
+    if not spoken or None in parts:
+        raise TextUnsupportedError(
+            f"the transcript's {_named(text)} cannot be read: English words in Latin letters and plain numbers are "
+            "taken; write anything else out in words"
+        )
+    return spoken
+
+
+def _reading(plain: str) -> tuple[str, ...] | None:
+    """What is said for lower-case text without accents; None if it has no certain reading."""
+    if plain in LETTERS:
+        return tuple(LETTERS[plain].split("-"))
+    if WORD.fullmatch(plain):
+        return (plain,)
+    if INITIALS.fullmatch(plain):
+        return tuple(word for c in plain if c != "." for word in LETTERS.get(c, c).split("-"))
+    if plain in SPOKEN_SYMBOLS:
+        return (SPOKEN_SYMBOLS[plain],)
+    if sum(c.isdigit() for c in plain) > MAX_DIGITS or not plain.isprintable():
+        return None
+    return _number(plain)
+
+
+def _number(plain: str) -> tuple[str, ...] | None:
+    if ordinal := ORDINAL.fullmatch(plain):
+        value = int(ordinal[1].replace(",", ""))
+        return _words(value, "ordinal") if ordinal[2] == _suffix(value) else None
+    if plain.endswith("%"):
+        number = NUMBER.fullmatch(plain[:-1])
+        return None if number is None else (*_quantity(number), "percent")
+    if plain[0] in CURRENCIES:
+        number = NUMBER.fullmatch(plain[1:])
+        return None if number is None else _money(number, *CURRENCIES[plain[0]])
+    number = NUMBER.fullmatch(plain)
+    if number is None:
+        return None
+    if len(plain) == 4 and plain == number["whole"] and int(plain) in YEARS:
+        return _words(int(plain), "year")
+    return _quantity(number)
+
+
+def _quantity(number: re.Match[str]) -> tuple[str, ...]:
+    sign = {"-": ("minus",), "−": ("minus",), "+": ("plus",)}.get(number["sign"], ())
+    whole = _words(int(number["whole"].replace(",", "")), "cardinal")
+    if number["fraction"] is None:
+        return (*sign, *whole)
+    digits = (word for digit in number["fraction"] for word in _words(int(digit), "cardinal"))
+    return (*sign, *whole, "point", *digits)
+
+
+def _money(number: re.Match[str], unit: str, hundredth: str) -> tuple[str, ...] | None:
+    def of(count: int, name: str) -> tuple[str, ...]:
+        return (*_words(count, "cardinal"), name if count == 1 else PLURALS[name])
+
+    fraction = number["fraction"]
+    if number["sign"] or (fraction is not None and len(fraction) != 2):
+        return None
+    whole = of(int(number["whole"].replace(",", "")), unit)
+    return whole if fraction is None or int(fraction) == 0 else (*whole, *of(int(fraction), hundredth))
+
+
+def _words(value: int, to: str) -> tuple[str, ...]:
+    said = require("num2words").num2words(value, lang="en", to=to)
+    return tuple(re.findall(r"[a-z]+", said))
+
+
+def _suffix(value: int) -> str:
+    if value % 100 in (11, 12, 13):
+        return "th"
+    return {1: "st", 2: "nd", 3: "rd"}.get(value % 10, "th")
+
+
+def _named(text: str) -> str:
+    """The word in quotes, short, with what cannot be printed escaped."""
+    shown = text if len(text) <= 40 else text[:39] + "…"
+    return f"“{shown}”" if shown.isprintable() else ascii(shown)
