@@ -1,6 +1,7 @@
 """The command `alignd-server`."""
 
 import asyncio
+import os
 import sys
 
 from pydantic import ValidationError
@@ -17,6 +18,7 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout.write(f"alignd-server {__version__}\n")
         return 0
     malloc.set_thresholds()  # before threads start
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its own log has no structure; what matters is raised too
     try:
         settings = CliApp.run(Settings, cli_args=arguments)
     except (ValidationError, SettingsError) as error:

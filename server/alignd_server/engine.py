@@ -145,13 +145,16 @@ class Engine:
         try:
             if target is None:
                 raise MalformedRequestError(("", f"this engine has no operation {name}"))
+            if len(request) > self.limits.max_queue_items:
+                limit = self.limits.max_queue_items
+                raise MalformedRequestError(("", f"{len(request)} items in a request, over the limit of {limit}"))
             reservation = reservation or self.admission.reserve(target.payload_bytes(request))
             job = self._job(target, request, reservation, sink, deadline)
             self._check(job)
             reservation.add_items(len(request))
             if pipeline:
-                self.metrics.queue_depth.labels(pipeline.name).inc()
                 pipeline.start(job)
+                self.metrics.queue_depth.labels(pipeline.name).inc()
             else:
                 self._enqueue(job)
         except BaseException:
@@ -251,21 +254,20 @@ def create_engine(
     """
     # Here and not above: operations know the engine's types.
     from alignd_kernels import compile_seconds
+    from alignd_server.audio import HamaModel, MissingExtraError, missing_packages
     from alignd_server.operations import CtcOperation, MasOperation
-    from alignd_server.operations.audio import AudioPipeline, audio_missing
+    from alignd_server.operations.audio import AudioPipeline
 
     devices = find_devices(device, threads, memory_bytes)
     operations: list[AnyOperation] = [MasOperation(), CtcOperation()]
     _warm_up(operations, devices)
     engine = Engine(devices, operations, limits, metrics, on_lost)
     engine.metrics.sample(lambda: engine.admission.nbytes, compile_seconds)
-    missing = audio_missing()
+    missing = missing_packages()
     if audio and missing:
-        raise ImportError(f"AlignAudio needs the package {missing}: pip install 'alignd-server[audio]'")
+        raise MissingExtraError(missing[0])
     if audio or (audio is None and not missing):
-        from alignd_server.audio import AudioAligner
-
-        engine.add_pipeline(AudioPipeline(engine, AudioAligner()))
+        engine.add_pipeline(AudioPipeline(engine, [HamaModel()]))
     return engine
 
 

@@ -5,6 +5,9 @@ import sys
 
 import structlog
 
+# Without local variables: they hold what callers sent.
+TRACEBACKS = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+
 
 def configure(level: str, form: str) -> None:
     """Args:
@@ -17,7 +20,7 @@ def configure(level: str, form: str) -> None:
     if form == "console":
         renderers = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
     else:
-        renderers.insert(0, structlog.processors.dict_tracebacks)
+        renderers.insert(0, structlog.processors.ExceptionRenderer(TRACEBACKS))
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,

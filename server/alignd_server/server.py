@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import socket
 from typing import Any
 
 import grpc
@@ -27,6 +28,9 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 EXIT_DEVICE_LOST = 70
 
+REPLIES_S = 1.0
+"""How long the last replies may take to leave."""
+
 
 class Server:
     """Runs until a signal asks it to stop, or its device is lost."""
@@ -48,7 +52,9 @@ class Server:
             self._loop.add_signal_handler(sign, self._stop.set)
         metrics = Metrics()
         engine = await asyncio.to_thread(self._create_engine, metrics)
-        server = self._grpc_server(engine, metrics)
+        rpcs: list[wire.Rpc[Any, Any]] = [wire.MAXIMUM_PATH, wire.FORCED_ALIGN, wire.ALIGN_AUDIO]
+        handlers = AlignmentHandlers(engine, rpcs, settings.payload_timeout_s)
+        server = self._grpc_server(handlers, metrics)
         self.port = _bind(server, settings.listen)
         metrics_server = self._serve_metrics(metrics)
         await server.start()
@@ -58,7 +64,7 @@ class Server:
         log.info("draining", seconds=settings.drain_s)
         await self._set_health(NOT_SERVING)
         begin = self._loop.time()
-        await server.stop(settings.drain_s)
+        await self._drain(server, handlers)
         await asyncio.to_thread(engine.close, max(0.0, settings.drain_s - (self._loop.time() - begin)))
         if metrics_server:
             metrics_server.shutdown()
@@ -77,7 +83,7 @@ class Server:
             on_lost=self._lose,
         )
 
-    def _grpc_server(self, engine: Engine, metrics: Metrics) -> grpc.aio.Server:
+    def _grpc_server(self, handlers: AlignmentHandlers, metrics: Metrics) -> grpc.aio.Server:
         settings = self._settings
         server = grpc.aio.server(
             interceptors=[MetricsInterceptor(metrics.registry)],
@@ -90,20 +96,31 @@ class Server:
                 ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
             ],
         )
-        rpcs: list[wire.Rpc[Any, Any]] = [wire.MAXIMUM_PATH, wire.FORCED_ALIGN, wire.ALIGN_AUDIO]
-        handlers = AlignmentHandlers(engine, rpcs, settings.payload_timeout_s)
         server.add_generic_rpc_handlers((handlers,))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         names = (wire.SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, server)
         return server
 
+    async def _drain(self, server: grpc.aio.Server, handlers: AlignmentHandlers) -> None:
+        """Take no more calls, and end when those in flight are answered."""
+        stopping = asyncio.ensure_future(server.stop(self._settings.drain_s))
+        idle = asyncio.ensure_future(handlers.idle())
+        await asyncio.wait((stopping, idle), return_when=asyncio.FIRST_COMPLETED)
+        idle.cancel()
+        # Those who watch the health would hold the server until the end of the drain.
+        await server.stop(min(REPLIES_S, self._settings.drain_s))
+        await stopping
+
     def _serve_metrics(self, metrics: Metrics) -> Any:
         if not self._settings.metrics_listen:
             return None
         host, port = split_address(self._settings.metrics_listen)
         # A thread of its own: scrapes never wait behind work.
-        server, _ = start_http_server(port, host, metrics.registry)
+        try:
+            server, _ = start_http_server(port, host, metrics.registry)
+        except OSError as error:
+            raise OSError(f"cannot serve metrics on {self._settings.metrics_listen}: {error.strerror}") from None
         self.metrics_port = server.server_port
         return server
 
@@ -138,4 +155,15 @@ def _bind(server: grpc.aio.Server, address: str) -> int:
         port: int = server.add_insecure_port(address)
         return port
     except RuntimeError:
-        raise OSError(f"cannot listen on {address}: is another server running there?") from None
+        raise OSError(f"cannot listen on {address}: {_why_not(address)}") from None
+
+
+def _why_not(address: str) -> str:
+    """gRPC tells its own log alone why it could not listen."""
+    try:
+        host, port = split_address(address)
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with socket.create_server((host, port), family=family):
+            return "the address is not available"
+    except OSError as error:
+        return error.strerror or str(error)

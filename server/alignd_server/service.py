@@ -21,6 +21,12 @@ from alignd_server.rejection import Rejection, rejection, too_large
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
+MAX_DIGITS = 20
+"""Of a number of bytes: more than 64 bits have. (Python refuses to read thousands.)"""
+
+GONE_S = 0.01
+"""How soon after the end of its stream a call that is over is cancelled."""
+
 
 class AlignmentHandlers(grpc.GenericRpcHandler):
     """Routes AlignmentService's calls to an engine. Lives on one event loop."""
@@ -30,6 +36,9 @@ class AlignmentHandlers(grpc.GenericRpcHandler):
         self._payload_timeout_s = payload_timeout_s
         self._loop = asyncio.get_running_loop()
         self._waiting: dict[Job, asyncio.Future[Job]] = {}
+        self._calls = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
         handlers: dict[str, Any] = {}
         for rpc in rpcs:
             handlers[rpc.path] = grpc.stream_unary_rpc_method_handler(self._align(rpc))
@@ -47,6 +56,8 @@ class AlignmentHandlers(grpc.GenericRpcHandler):
 
     def _align(self, rpc: Rpc[Any, Any]) -> Any:
         async def align(requests: AsyncIterator[bytes], context: Context) -> bytes:
+            self._calls += 1
+            self._idle.clear()
             try:
                 return await self._call(rpc, context)
             except (grpc.aio.AbortError, asyncio.CancelledError):
@@ -54,8 +65,16 @@ class AlignmentHandlers(grpc.GenericRpcHandler):
             except Exception as error:
                 self._count_rejection(rpc, error)
                 await _abort(context, rejection(error))
+            finally:
+                self._calls -= 1
+                if not self._calls:
+                    self._idle.set()
 
         return align
+
+    async def idle(self) -> None:
+        """Wait until no alignment is in flight."""
+        await self._idle.wait()
 
     async def _call(self, rpc: Rpc[Any, Any], context: Context) -> bytes:
         deadline = _deadline(context)
@@ -86,8 +105,8 @@ class AlignmentHandlers(grpc.GenericRpcHandler):
         said = dict(context.invocation_metadata() or ()).get(BYTES_METADATA)
         if said is None:
             return limit
-        if not str(said).isdecimal():
-            raise MalformedRequestError((BYTES_METADATA, f"{said!r} is no number of bytes"))
+        if not str(said).isdecimal() or len(said) > MAX_DIGITS:
+            raise MalformedRequestError((BYTES_METADATA, f"{str(said)[:MAX_DIGITS]!r} is no number of bytes"))
         nbytes = int(said)
         if nbytes > limit:
             await _abort(context, too_large(nbytes, limit))
@@ -96,12 +115,15 @@ class AlignmentHandlers(grpc.GenericRpcHandler):
     async def _message(self, context: Context, reservation: Reservation) -> bytes:
         promised = reservation.nbytes
         try:
-            data = await asyncio.wait_for(context.read(), self._payload_timeout_s)
+            # Not wait_for, which drops a cancellation that comes with the end of the stream (Python 3.11).
+            async with asyncio.timeout(self._payload_timeout_s):
+                data = await context.read()
         except TimeoutError:
             message = f"the message did not arrive within {self._payload_timeout_s:g} s"
             await _abort(context, Rejection(grpc.StatusCode.DEADLINE_EXCEEDED, message))
-        # The end of the stream: a call without a message, or a client that is gone.
         if data is grpc.aio.EOF:
+            # A client that is gone, whose call is cancelled here, or a call without a message.
+            await asyncio.sleep(GONE_S)
             raise MalformedRequestError(("", "the call ended without a message"))
         if len(data) > promised:
             raise MalformedRequestError((BYTES_METADATA, f"{promised} bytes promised, {len(data)} sent"))

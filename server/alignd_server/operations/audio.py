@@ -1,12 +1,11 @@
 """AlignAudio: an acoustic stage on a pool of its own, then CTC's queue, then words and tokens with their times."""
 
-import importlib.util
 import math
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,31 +23,30 @@ from alignd.wire import (
     MalformedRequestError,
     Model,
 )
+from alignd_server.audio import AcousticModel, AudioError, Utterance, listen, timed
 from alignd_server.device import usable_cpus
 from alignd_server.errors import DeadlineExceededError
 from alignd_server.jobs import Job, finish
 
 if TYPE_CHECKING:
-    from alignd_server.audio import AudioAligner, Prepared
     from alignd_server.engine import Engine
-
-PACKAGES: Final = ("hama", "num2words", "soundfile", "soxr")
-
-
-def audio_missing() -> str:
-    """The first package of `alignd-server[audio]` that is not installed, or nothing."""
-    return next((name for name in PACKAGES if importlib.util.find_spec(name) is None), "")
 
 
 class AudioPipeline:
-    """See `alignd_server.engine.Pipeline`. What is wrong with a recording or its text is the item's status."""
+    """See `alignd_server.engine.Pipeline`. What is wrong with a recording or its text is the item's status.
+
+    Args:
+        models: the first one is the default.
+        threads: that listen; as many as there are processors by default.
+    """
 
     name = "audio"
     rpc = ALIGN_AUDIO
 
-    def __init__(self, engine: "Engine", aligner: "AudioAligner", threads: int | None = None) -> None:
+    def __init__(self, engine: "Engine", models: Sequence[AcousticModel], threads: int | None = None) -> None:
         self._engine = engine
-        self._aligner = aligner
+        self._models = {model.describe().name: model for model in models}
+        self._default = models[0]
         self._pool = ThreadPoolExecutor(threads or usable_cpus(), thread_name_prefix="alignd-audio")
         self._changed = threading.Condition()
         self._active = 0
@@ -57,14 +55,14 @@ class AudioPipeline:
         return len(request.audio) + len(request.transcript)
 
     def models(self) -> Sequence[Model]:
-        return self._aligner.models()
+        descriptions = [model.describe() for model in self._models.values()]
+        return [Model(d.name, d.language, d.sample_rate, d.frame_seconds, d.license) for d in descriptions]
 
     def start(self, job: Job) -> None:
-        request: AudioRequest = job.request
-        known = [model.name for model in self.models()]
-        if request.model and request.model not in known:
-            message = f"there is no model {request.model!r}; there are {', '.join(known)}"
-            raise MalformedRequestError(("model", message))
+        name = job.request.model
+        if name and name not in self._models:
+            known = ", ".join(self._models)
+            raise MalformedRequestError(("model", f"there is no model {name!r}; there are {known}"))
         with self._changed:
             self._active += 1
         self._pool.submit(self._guarded, job, self._listen, job)
@@ -76,8 +74,6 @@ class AudioPipeline:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _guarded(self, job: Job, stage: Callable[..., None], *arguments: Any) -> None:
-        from alignd_server.audio import AudioError
-
         try:
             stage(*arguments)
         except AudioError as error:
@@ -99,26 +95,28 @@ class AudioPipeline:
         metrics.queue_duration.labels(self.name).observe((job.started_ns - job.admitted_ns) * 1e-9)
         request: AudioRequest = job.request
         begin = time.perf_counter()
-        prepared = self._aligner.prepare(request.audio, request.transcript, request.model)
-        metrics.acoustic_duration.labels(prepared.model.name).observe(time.perf_counter() - begin)
-        T, V = prepared.log_probs.shape
+        model = self._models.get(request.model, self._default)
+        utterance = listen(model, request.audio, request.transcript)
+        metrics.acoustic_duration.labels(utterance.description.name).observe(time.perf_counter() - begin)
+        T, V = utterance.log_probs.shape
+        targets = utterance.transcript.targets
         ctc = CtcRequest(
-            prepared.log_probs.reshape(-1),
+            utterance.log_probs.reshape(-1),
             DataType.FLOAT32,
             np.array([T], np.int64),
             V,
-            prepared.targets,
-            np.array([len(prepared.targets)], np.int64),
-            prepared.blank,
+            targets,
+            np.array([len(targets)], np.int64),
+            utterance.description.blank,
         )
         job.reservation.resize(job.reservation.nbytes + ctc.log_probs.nbytes)
 
         def aligned(stages: Sequence[Job]) -> None:
-            self._pool.submit(self._guarded, job, self._locate, job, prepared, stages[0])
+            self._pool.submit(self._guarded, job, self._locate, job, utterance, stages[0])
 
         self._engine.go_on(job, FORCED_ALIGN.name, ctc, aligned)
 
-    def _locate(self, job: Job, prepared: "Prepared", stage: Job) -> None:
+    def _locate(self, job: Job, utterance: Utterance, stage: Job) -> None:
         """Last stage: times."""
         if stage.error is not None:
             raise stage.error
@@ -128,12 +126,10 @@ class AudioPipeline:
             field = "transcript" if status.code is ItemCode.TOO_FEW_FRAMES else "audio"
             self._fail(job, ItemStatus(status.code, field, status.message))
             return
-        words, tokens = self._aligner.locate(prepared, reply.paths, reply.frame_scores)
-        self._answer(
-            job,
-            AudioReply(OK, words, tokens, float(reply.scores[0]), prepared.seconds, prepared.model.name),
-            reply.timing.kernel_ns,
-        )
+        words, tokens = timed(utterance, reply.paths, reply.frame_scores)
+        name = utterance.description.name
+        answer = AudioReply(OK, words, tokens, float(reply.scores[0]), utterance.audio_seconds, name)
+        self._answer(job, answer, reply.timing.kernel_ns)
 
     def _fail(self, job: Job, status: ItemStatus) -> None:
         self._answer(job, AudioReply(status, (), (), math.nan, 0.0, job.request.model), 0)

@@ -1,6 +1,8 @@
 """The backend of a family that a device runs: `alignd_kernels.<family>.cpu` or `.gpu`."""
 
 import importlib
+import threading
+from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType
 from typing import Any
 
@@ -13,8 +15,23 @@ def backend(family: str, device: Device) -> ModuleType:
 
 
 def align(family: str, batch: Any, device: Device, alone: bool) -> Any:
-    """One launch. `alone` keeps to the calling thread, or to a stream of its own."""
+    """One launch, on the calling thread's own stream; `alone` leaves the pool of the CPU's threads to others."""
     kernels = backend(family, device)
-    if device.torch_device:
+    if device.torch_device is None:
+        return kernels.align(batch, None if alone else device.pool)
+    with _own_stream(device.torch_device):
         return kernels.align(batch, device.torch_device)
-    return kernels.align(batch, None if alone else device.pool)
+
+
+_local = threading.local()
+
+
+def _own_stream(torch_device: str) -> AbstractContextManager[Any]:
+    """Lanes are threads: with a stream each, the copies and kernels of one overlap with those of the other."""
+    if not torch_device.startswith("cuda"):
+        return nullcontext()
+    import torch
+
+    if not hasattr(_local, "stream"):
+        _local.stream = torch.cuda.Stream(torch_device)
+    return torch.cuda.stream(_local.stream)  # type: ignore[no-any-return]

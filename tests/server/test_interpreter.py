@@ -1,0 +1,73 @@
+"""The GPU's path through the server, with Triton's interpreter in the GPU's place."""
+
+import os
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from alignd.wire import (
+    FORCED_ALIGN,
+    GET_SERVER_INFO,
+    MAXIMUM_PATH,
+    CtcRequest,
+    DataType,
+    ItemCode,
+    MasRequest,
+    ServerInfoRequest,
+)
+from alignd_kernels.ctc import reference as ctc_reference
+from alignd_kernels.mas import reference as mas_reference
+from alignd_server.device import find_devices
+from support.raw import ask
+from support.server_process import ServerProcess
+
+pytestmark = pytest.mark.interpreter
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ServerProcess]:
+    with ServerProcess("--device", "interpreter", "--audio", "off", environment={"TRITON_INTERPRET": "1"}) as process:
+        yield process
+
+
+def test_it_says_what_it_runs_on(server: ServerProcess) -> None:
+    (device,) = ask(server.target, GET_SERVER_INFO, ServerInfoRequest()).devices
+    assert (device.id, device.backend) == ("interpreter", "triton")
+
+
+def test_mas(server: ServerProcess) -> None:
+    rng = np.random.default_rng(0)
+    tokens, frames = np.array([3, 5, 2]), np.array([9, 4, 2])
+    values = rng.standard_normal(int((tokens * frames).sum())).astype("f4")
+    reply = ask(server.target, MAXIMUM_PATH, MasRequest(values, DataType.FLOAT32, tokens, frames))
+    assert [status.code for status in reply.statuses] == [ItemCode.OK, ItemCode.TOO_FEW_FRAMES, ItemCode.OK]
+    _, durations, score = mas_reference.maximum_path(values[:27].reshape(3, 9), np.float32)
+    assert reply.durations.tolist() == [*durations, 0, 0, 0, 0, 0, 1, 1]
+    assert reply.scores[0] == score
+
+
+def test_ctc(server: ServerProcess) -> None:
+    rng = np.random.default_rng(1)
+    log_probs, targets = rng.standard_normal((14, 6)).astype("f4"), np.array([2, 2, -1, 5], np.int32)
+    request = CtcRequest(
+        log_probs.reshape(-1), DataType.FLOAT32, np.array([14]), 6, targets, np.array([4]), star_score=None
+    )
+    reply = ask(server.target, FORCED_ALIGN, request)
+    expected = ctc_reference.forced_align(log_probs, targets, star_score=np.nan, accumulator=np.float32)
+    assert np.array_equal(reply.paths, expected.path)
+    assert np.array_equal(reply.durations, expected.durations)
+    assert np.array_equal(reply.frame_scores, expected.frame_scores)
+    assert reply.scores[0] == expected.score
+
+
+def test_its_kernels_are_timed_apart(server: ServerProcess) -> None:
+    launches = server.metric("alignd_kernel_duration_seconds_count", op="mas", backend="triton", device="interpreter")
+    assert launches >= 1
+
+
+def test_it_needs_the_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    assert "TRITON_INTERPRET" not in os.environ
+    with pytest.raises(ValueError, match="TRITON_INTERPRET=1"):
+        find_devices("interpreter")
