@@ -1,6 +1,7 @@
 """MaximumPath: monotonic alignment search over a ragged batch."""
 
 from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -9,6 +10,7 @@ from alignd.v1 import alignment_pb2 as pb
 from alignd.wire.arrays import Array, DataType, Int64Array, as_int32, from_bytes, lengths, to_bytes, total
 from alignd.wire.rpc import (
     ItemStatus,
+    MalformedRequestError,
     Rpc,
     Timing,
     decode_statuses,
@@ -59,6 +61,10 @@ class MasReply:
     timing: Timing = field(default_factory=Timing)
 
 
+MAX_UNBACKED: Final = 1 << 20
+"""Tokens, or frames, of all empty items of a request: no values back them, and the reply has room for them."""
+
+
 def _encode_request(request: MasRequest) -> bytes:
     message = pb.MaximumPathRequest(
         tokens=request.tokens.tolist(),
@@ -77,7 +83,19 @@ def _decode_request(data: bytes) -> MasRequest:
     data_type = DataType.from_wire(message.data_type)
     count = total("tokens", tokens, frames)
     values = from_bytes(message.values, data_type.storage, count, "values")
+    _check_empty_items(tokens, frames)
     return MasRequest(values, data_type, tokens, frames, message.return_paths)
+
+
+def _check_empty_items(tokens: Int64Array, frames: Int64Array) -> None:
+    """Raises `MalformedRequestError` for lengths that would make a large reply out of a few bytes."""
+    empty = (tokens == 0) | (frames == 0)
+    for field_name, values in (("tokens", tokens), ("frames", frames)):
+        unbacked = values[empty].astype(np.float64).sum()  # exact where it matters, and does not overflow
+        if unbacked > MAX_UNBACKED:
+            item = int(np.argmax(np.where(empty, values, -1)))
+            message = f"item {item} has {tokens[item]} tokens and {frames[item]} frames: lengths without values"
+            raise MalformedRequestError((field_name, message))
 
 
 def _encode_reply(reply: MasReply) -> bytes:
