@@ -1,0 +1,87 @@
+"""What a server answers, computed by the kernels' specification: slow, and the judge."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from alignd import wire
+from alignd_kernels.ctc import reference as ctc
+from alignd_kernels.dtypes import DType, widen
+from alignd_kernels.mas import reference as mas
+from alignd_kernels.status import Status
+
+
+def status_of(status: Status, field: str) -> wire.ItemStatus:
+    if status is Status.OK:
+        return wire.OK
+    return wire.ItemStatus(wire.ItemCode(int(status)), field, f"the reference says {status.name}")
+
+
+def matrices(flat: Any, data_type: wire.DataType, shapes: list[tuple[int, int]]) -> list[Any]:
+    ends = np.cumsum([rows * columns for rows, columns in shapes])
+    values = widen(flat, DType(data_type.value))
+    return [values[end - rows * columns : end].reshape(rows, columns) for end, (rows, columns) in zip(ends, shapes)]
+
+
+def maximum_path(request: wire.MasRequest) -> wire.MasReply:
+    shapes = list(zip(request.tokens.tolist(), request.frames.tolist()))
+    answers = [mas.maximum_path(value, np.float32) for value in matrices(request.values, request.data_type, shapes)]
+    return wire.MasReply(
+        tuple(status_of(status, "values") for status, _, _ in answers),
+        np.concatenate([durations for _, durations, _ in answers]),
+        np.zeros(0, np.int32),
+        np.array([score for _, _, score in answers]),
+    )
+
+
+def forced_align(request: wire.CtcRequest) -> wire.CtcReply:
+    shapes = [(frames, request.vocabulary_size) for frames in request.frames.tolist()]
+    targets = np.split(request.targets, np.cumsum(request.target_lengths)[:-1])
+    star_score = float("nan") if request.star_score is None else request.star_score
+    answers = [
+        ctc.forced_align(log_probs, labels, request.blank, star_score, np.float32)
+        for log_probs, labels in zip(matrices(request.log_probs, request.data_type, shapes), targets)
+    ]
+    return wire.CtcReply(
+        tuple(status_of(answer.status, "log_probs") for answer in answers),
+        np.concatenate([answer.durations for answer in answers]),
+        np.concatenate([answer.path for answer in answers]),
+        np.concatenate([answer.frame_scores for answer in answers]),
+        np.array([answer.score for answer in answers]),
+    )
+
+
+def align_audio(request: wire.AudioRequest) -> wire.AudioReply:
+    """A byte is a millisecond, and each letter lasts as long as the next."""
+    seconds = len(request.audio) / 1000
+    if not request.audio:
+        failed = wire.ItemStatus(wire.ItemCode.AUDIO_UNREADABLE, "audio", "the audio is empty")
+        return wire.AudioReply(failed, (), (), float("nan"), 0.0, "even")
+    words = request.transcript.split()
+    letters = [letter for word in words for letter in word]
+    step = seconds / len(letters)
+    tokens = tuple(wire.AlignedSymbol(letter, i * step, step, -0.5, 0.9) for i, letter in enumerate(letters))
+    starts = np.cumsum([0, *map(len, words)])
+    spoken = tuple(
+        wire.AlignedSymbol(word, float(start) * step, len(word) * step, -0.5) for word, start in zip(words, starts)
+    )
+    return wire.AudioReply(wire.OK, spoken, tokens, -0.5 * len(letters), seconds, request.model or "even")
+
+
+ANSWERS: dict[str, Callable[[Any], Any]] = {
+    "MaximumPath": maximum_path,
+    "ForcedAlign": forced_align,
+    "AlignAudio": align_audio,
+}
+RPCS = {rpc.name: rpc for rpc in (wire.MAXIMUM_PATH, wire.FORCED_ALIGN, wire.ALIGN_AUDIO, wire.GET_SERVER_INFO)}
+
+
+def server_info(max_message_bytes: int = 64 << 20, max_queue_items: int = 65_536) -> wire.ServerInfo:
+    return wire.ServerInfo(
+        "0.0.0",
+        (wire.Device("cpu", "a patient one", "reference"),),
+        ("MaximumPath", "ForcedAlign", "AlignAudio"),
+        (wire.Model("even", "en", 16_000, 0.02, "Apache-2.0"),),
+        wire.Limits(max_message_bytes, max_queue_items, 1 << 29, 1 << 27),
+    )
