@@ -9,6 +9,7 @@ venv=${ALIGND_PROTO_VENV:-.venv-proto}
 pins=constraints/generate.txt
 
 # The generator's wheels end at Python 3.12; without such an interpreter pip builds it from source (a C++ compiler, minutes).
+# pyenv hides the versions that are not selected, so they are looked for where it keeps them.
 find_python() {
     local candidate
     for candidate in "${PYTHON:-python3}" python3 python3.12 python3.11 python3.10 \
