@@ -1,0 +1,240 @@
+"""All doors answer alike: threads and asyncio, through a server and in process. The kernels' reference is the judge."""
+
+import asyncio
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import alignd_kernels
+from alignd_client import STAR, AlignClient, AlignError, InvalidItemError, InvalidItemsError
+from alignd_client.aio import AsyncAlignClient
+from alignd_kernels.ctc.reference import forced_align as ctc_reference
+from alignd_kernels.mas.reference import maximum_path as mas_reference
+from support.server_process import ServerProcess
+
+DATA = Path(__file__).parents[1] / "data"
+DOORS = ("threads, server", "asyncio, server", "threads, in process", "asyncio, in process")
+
+
+class Blocking:
+    """An asyncio client's surface for tests that are not."""
+
+    def __init__(self, client: AsyncAlignClient) -> None:
+        self._client = client
+        self._loop = asyncio.new_event_loop()
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            async def gather() -> Any:
+                outcome = getattr(self._client, name)(*arguments, **options)
+                if inspect.isawaitable(outcome):
+                    return await outcome
+                return [result async for result in outcome]
+
+            return self._loop.run_until_complete(gather())
+
+        return call
+
+    def end(self) -> None:
+        self._loop.run_until_complete(self._client.close())
+        self._loop.close()
+
+
+@pytest.fixture(scope="module")
+def doors() -> Iterator[dict[str, Any]]:
+    with ServerProcess() as server:
+        threads, local = AlignClient(server.target), AlignClient.in_process("cpu")
+        wrapped = [Blocking(AsyncAlignClient(server.target)), Blocking(AsyncAlignClient.in_process("cpu"))]
+        yield dict(zip(DOORS, (threads, wrapped[0], local, wrapped[1])))
+        for client in (threads, local):
+            client.close()
+        for client in wrapped:
+            client.end()
+
+
+@pytest.fixture(params=DOORS)
+def door(request: pytest.FixtureRequest, doors: dict[str, Any]) -> Any:
+    return doors[request.param]
+
+
+def plain(outcome: Any) -> Any:
+    """Anything a door returns or raises, as values that `==` compares."""
+    if isinstance(outcome, AlignError):
+        details = {name: plain(value) for name, value in sorted(vars(outcome).items())}
+        return (type(outcome).__name__, str(outcome), details)
+    if isinstance(outcome, torch.Tensor):
+        return ("torch", str(outcome.dtype), outcome.to(torch.float64).tolist())
+    if isinstance(outcome, np.ndarray):
+        return ("numpy", outcome.dtype.name, outcome.tolist())
+    if is_dataclass(outcome):
+        return {field.name: plain(getattr(outcome, field.name)) for field in fields(outcome)}
+    if isinstance(outcome, (list, tuple)):
+        return [plain(value) for value in outcome]
+    if isinstance(outcome, float) and np.isnan(outcome):
+        return "nan"
+    if isinstance(outcome, dict):
+        return {key: plain(value) for key, value in outcome.items()}
+    return outcome
+
+
+def outcome(client: Any, scenario: Callable[[Any], Any]) -> Any:
+    try:
+        found = scenario(client)
+        return plain(list(found) if inspect.isgenerator(found) or isinstance(found, Iterator) else found)
+    except AlignError as error:
+        return plain(error)
+
+
+def values(dtype: Any = np.float32, items: int = 40) -> list[Any]:
+    rng = np.random.default_rng(7)
+    sizes = [(int(s), int(s + t)) for s, t in zip(rng.integers(1, 40, items), rng.integers(0, 90, items))]
+    return [rng.standard_normal(size).astype(dtype) for size in sizes]
+
+
+def emissions(items: int = 30) -> tuple[list[Any], list[Any]]:
+    rng = np.random.default_rng(8)
+    frames, labels = rng.integers(30, 90, items), rng.integers(1, 14, items)
+    log_probs = [np.log(rng.dirichlet(np.ones(9), int(T))).astype(np.float32) for T in frames]
+    return log_probs, [rng.integers(1, 9, int(L)) for L in labels]
+
+
+def broken_values() -> list[Any]:
+    nan = np.zeros((2, 4), np.float32)
+    nan[0, 1] = np.nan
+    infinite = np.full((2, 4), -np.inf, np.float32)
+    return [np.zeros((2, 4), np.float32), nan, np.zeros((5, 4), np.float32), np.zeros((0, 4), np.float32), infinite]
+
+
+def padded(client: Any) -> Any:
+    value = np.random.default_rng(9).standard_normal((3, 6, 20)).astype(np.float32)
+    mask = np.zeros_like(value)
+    for item, (tokens, frames) in enumerate(((6, 20), (2, 9), (4, 4))):
+        mask[item, :tokens, :frames] = 1
+    return client.maximum_path(value, mask)
+
+
+def padded_with_bad_items(client: Any) -> Any:
+    value = np.zeros((4, 3, 5), np.float32)
+    mask = np.ones_like(value)
+    mask[1, :, 2:] = 0  # 3 tokens, 2 frames
+    mask[3] = 0
+    return client.maximum_path(value, mask)
+
+
+def ctc_padded(client: Any) -> Any:
+    log_probs, _ = emissions(3)
+    batch = np.zeros((3, 90, 9), np.float64)
+    for item, x in enumerate(log_probs):
+        batch[item, : len(x)] = x
+    targets = np.array([[1, 2, 2], [3, 8, 0], [STAR, 4, 5]], np.int32)
+    return client.forced_align(batch, targets, [len(x) for x in log_probs], [3, 2, 3], star_score="max")
+
+
+SCENARIOS: dict[str, Callable[[Any], Any]] = {
+    "mas": lambda client: client.align_mas(values()),
+    "mas float64": lambda client: client.align_mas(values(np.float64)),
+    "mas float16": lambda client: client.align_mas(values(np.float16)),
+    "mas bfloat16": lambda client: client.align_mas([torch.from_numpy(x).bfloat16() for x in values()]),
+    "mas of mixed types": lambda client: client.align_mas(values(items=5) + values(np.float64, 5) + values(items=3)),
+    "mas of nothing": lambda client: client.align_mas([]),
+    "mas with bad items": lambda client: client.align_mas(broken_values(), on_error="return"),
+    "mas that raises": lambda client: client.align_mas(broken_values()),
+    "ctc": lambda client: client.align_ctc(*emissions()),
+    "ctc with a wildcard": lambda client: client.align_ctc(
+        [emissions(1)[0][0]] * 2, [[STAR, 3, 4], [2, STAR]], star_score=-1.5
+    ),
+    "ctc with bad items": lambda client: client.align_ctc(
+        [emissions(1)[0][0]] * 5, [[1, 2], [0], [9], [STAR, STAR], [1] * 200], on_error="return"
+    ),
+    "ctc with blank 8": lambda client: client.align_ctc(
+        *[part[:4] for part in emissions()], blank=8, on_error="return"
+    ),
+    "maximum_path": padded,
+    "maximum_path with bad items": padded_with_bad_items,
+    "forced_align": ctc_padded,
+    "audio": lambda client: client.align_audio(DATA / "dashwood.flac", (DATA / "dashwood.txt").read_text()),
+    "audio that is none": lambda client: client.align_audio(b"not audio at all", "hello"),
+    "audio with a foreign word": lambda client: client.align_audio(DATA / "dashwood.flac", "hello привет"),
+    "audio with a model that is not there": lambda client: client.align_audio(b"x", "hello", model="nobody"),
+    "what it runs on": lambda client: [client.server_info().operations, client.server_info().models],
+}
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS.values(), ids=SCENARIOS)
+def test_all_doors_answer_alike(doors: dict[str, Any], scenario: Callable[[Any], Any]) -> None:
+    answers = {name: outcome(client, scenario) for name, client in doors.items()}
+    expected = answers[DOORS[0]]
+    assert expected or scenario is SCENARIOS["mas of nothing"]
+    for name, answer in answers.items():
+        assert answer == expected, name
+
+
+def test_mas_is_the_references(door: Any) -> None:
+    items = values()
+    for x, found in zip(items, door.align_mas(items), strict=True):
+        _, durations, score = mas_reference(x, np.float32)
+        assert np.array_equal(found.durations, durations)
+        assert np.array_equal(found.path, np.repeat(np.arange(len(x)), durations))
+        assert found.score == score
+
+
+def test_ctc_is_the_references(door: Any) -> None:
+    log_probs, targets = emissions(12)
+    for x, y, found in zip(log_probs, targets, door.align_ctc(log_probs, targets), strict=True):
+        expected = ctc_reference(x, y, accumulator=np.float32)
+        assert np.array_equal(found.path, expected.path)
+        assert np.array_equal(found.durations, expected.durations)
+        assert np.array_equal(found.frame_scores, expected.frame_scores)
+        assert found.score == expected.score
+
+
+def test_drop_ins_are_the_kernels_own(door: Any) -> None:
+    assert np.array_equal(padded(door), padded(alignd_kernels))
+    for ours, theirs in zip(ctc_padded(door), ctc_padded(alignd_kernels), strict=True):
+        assert ours.dtype == theirs.dtype
+        assert np.array_equal(ours, theirs)
+
+
+def test_a_drop_in_lists_every_bad_item(door: Any) -> None:
+    with pytest.raises(InvalidItemsError) as raised:
+        padded_with_bad_items(door)
+    assert [error.index for error in raised.value.errors] == [1, 3]
+
+
+def test_an_item_raises_when_it_is_reached(door: Any) -> None:
+    with pytest.raises(InvalidItemError) as raised:
+        list(door.align_mas(broken_values()))
+    assert raised.value.index == 1
+    assert "NaN" in str(raised.value)
+
+
+def test_torch_comes_back_as_torch(door: Any) -> None:
+    value = torch.randn(2, 3, 8).transpose(1, 2)  # [2, 8, 3], not contiguous
+    path = door.maximum_path(value.transpose(1, 2), torch.ones(2, 3, 8, dtype=torch.bool), dtype=torch.int32)
+    assert isinstance(path, torch.Tensor)
+    assert path.dtype == torch.int32
+    assert path.sum() == 16
+
+
+def test_arrays_of_every_shape_in_memory(door: Any) -> None:
+    base = np.random.default_rng(3).standard_normal((40, 60)).astype(np.float32)
+    frozen = base[:5, :20].copy()
+    frozen.flags.writeable = False
+    views = [base[::2, ::-1], base[::-1, 10:50:2][:9], base.T[:30], np.asfortranarray(base), frozen]
+    for view, found in zip(views, door.align_mas(views), strict=True):
+        assert np.array_equal(found.durations, mas_reference(view, np.float32)[1])
+
+
+def test_cells_that_no_path_visits_may_hold_anything(door: Any) -> None:
+    x = np.random.default_rng(4).standard_normal((4, 9)).astype(np.float32)
+    s, t = np.ogrid[:4, :9]
+    outside = (s > t) | (s < t - 5)
+    poisoned = np.where(outside, np.nan, x)
+    clean, dirty = door.align_mas([x, poisoned])
+    assert np.array_equal(clean.path, dirty.path)
