@@ -3,12 +3,12 @@
 Measured on five read utterances (71 words) against the word times of an independent HMM aligner, and on synthesised
 words:
 
-- The recogniser was trained on what its own G2P writes, odd pronunciations included: it hears "one" as "o n e" and
-  "I" as "i". So the G2P's symbols are the targets as they are; mapping them to better English would be worse.
+- The recogniser hears what its own G2P writes, odd pronunciations included: "one" as "o n e", "I" as "i". So the
+  G2P's symbols are the targets as they are; better English would fit the emissions worse.
 - The one exception is the space that the G2P puts between the phonemes of some words: the recogniser never emits it.
 - With the word boundary `<wb>` as a target between words, the paths' scores rise from -173 … -57 to -38 … -6, and the
   mean error of word starts falls from 28.9 to 26.9 ms. Before the first word and after the last it only costs score.
-- It silently returns the first 30 s of anything longer.
+- It silently returns the first 30 s of anything longer; the G2P, the first 31 symbols of a long word.
 """
 
 import functools
@@ -38,8 +38,9 @@ SEPARATOR: Final = " "
 NO_SOUNDS: Final = frozenset({"<pad>", "<sos>", "<eos>", "<unk>", "%", ",", WORD_BOUNDARY, BLANK})
 """Columns that stand for no sound."""
 
-MAX_LETTERS: Final = 64  # of a word; the G2P silently reads no more than 128
-MAX_PHONEMES: Final = 64  # of a word; the G2P stops there, in a loop ("m" gives "məməmə…") or not
+MAX_PHONEMES: Final = 64  # of a word; only a loop ("m" gives "məməmə…") gets there
+MAX_SILENT_END: Final = 4  # letters: 3 is the most in a sample of 1,700 English words
+MAX_CHARACTERS: Final = 100_000  # of a transcript; 30 s of speech have some 500
 CACHED_WORDS: Final = 1 << 16
 
 
@@ -98,6 +99,11 @@ class HamaModel:
         return self._description
 
     def prepare(self, transcript: str) -> Transcript:
+        if len(transcript) > MAX_CHARACTERS:
+            raise LongTranscriptError(
+                f"the transcript has {len(transcript)} characters; up to {MAX_CHARACTERS} are taken, "
+                f"for recordings of up to {MAX_SECONDS:g} s"
+            )
         words: list[TranscriptWord] = []
         symbols: list[str] = []
         for word in english_words(transcript):
@@ -130,18 +136,20 @@ class HamaModel:
 
     def _pronounce(self, spoken: str) -> tuple[str, ...]:
         """Symbols of one word in `[a-z']+`, never empty, each a column of the emissions."""
-        phonemes = [a.phoneme for a in self._g2p().predict(spoken).alignments] if len(spoken) <= MAX_LETTERS else []
-        if not 0 < len(phonemes) < MAX_PHONEMES:
-            raise TextUnsupportedError(f"the transcript's “{spoken[:40]}” is no word that can be pronounced")
-        sounds = tuple(phoneme for phoneme in phonemes if phoneme != SEPARATOR)
+        alignments = self._g2p().predict(spoken).alignments
+        sounds = tuple(a.phoneme for a in alignments if a.phoneme != SEPARATOR)
+        # The G2P ends a word after 31 symbols, wherever it is, and reads no more than 128 letters.
+        unread = len(spoken) - 1 - max((a.char_index for a in alignments), default=-1)
+        if not sounds or len(alignments) >= MAX_PHONEMES or unread > MAX_SILENT_END:
+            raise TextUnsupportedError(
+                f"the transcript's “{spoken[:40]}” cannot be pronounced; if it is a long word, hyphens help"
+            )
         for sound in sounds:
             if sound in NO_SOUNDS or sound not in self._column:
                 raise TextUnsupportedError(
                     f"the transcript's “{spoken}” has the phoneme “{sound}”, which the model "
                     f"{self._description.name} does not know"
                 )
-        if not sounds:
-            raise TextUnsupportedError(f"the transcript's “{spoken}” is no word that can be pronounced")
         return sounds
 
     def _recogniser(self) -> Any:

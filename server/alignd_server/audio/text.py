@@ -36,7 +36,7 @@ INITIALS: Final = re.compile(r"(?:[a-z]\.)+[a-z]?")
 WHOLE: Final = "[1-9][0-9]{0,2}(?:,[0-9]{3})+|[1-9][0-9]*|0"
 NUMBER: Final = re.compile(rf"(?P<sign>[-−+]?)(?P<whole>{WHOLE})(?:\.(?P<fraction>[0-9]+))?")
 ORDINAL: Final = re.compile(rf"({WHOLE})(st|nd|rd|th)")
-MAX_DIGITS: Final = 15
+MAX_DIGITS: Final = 15  # of a number, its fraction included
 YEARS: Final = range(1100, 2100)
 
 
