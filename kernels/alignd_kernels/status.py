@@ -19,6 +19,7 @@ class Status(enum.IntEnum):
     AUDIO_UNREADABLE = 11
     AUDIO_SILENT = 12
     TEXT_UNSUPPORTED = 13
+    AUDIO_TOO_LONG = 14
 
 
 class InvalidItemsError(ValueError):

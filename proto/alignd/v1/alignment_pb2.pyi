@@ -30,6 +30,7 @@ class ItemCode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ITEM_CODE_AUDIO_UNREADABLE: _ClassVar[ItemCode]
     ITEM_CODE_AUDIO_SILENT: _ClassVar[ItemCode]
     ITEM_CODE_TEXT_UNSUPPORTED: _ClassVar[ItemCode]
+    ITEM_CODE_AUDIO_TOO_LONG: _ClassVar[ItemCode]
 DATA_TYPE_UNSPECIFIED: DataType
 DATA_TYPE_FLOAT16: DataType
 DATA_TYPE_BFLOAT16: DataType
@@ -49,6 +50,7 @@ ITEM_CODE_INTERNAL: ItemCode
 ITEM_CODE_AUDIO_UNREADABLE: ItemCode
 ITEM_CODE_AUDIO_SILENT: ItemCode
 ITEM_CODE_TEXT_UNSUPPORTED: ItemCode
+ITEM_CODE_AUDIO_TOO_LONG: ItemCode
 
 class ItemStatus(_message.Message):
     __slots__ = ("code", "field", "message")

@@ -35,6 +35,7 @@ class ItemCode(enum.IntEnum):
     AUDIO_UNREADABLE = 11
     AUDIO_SILENT = 12
     TEXT_UNSUPPORTED = 13
+    AUDIO_TOO_LONG = 14
 
 
 class ItemStatus(NamedTuple):

@@ -87,6 +87,6 @@ class AcousticModel(Protocol):
         """Log-probs [T, V], C-contiguous, of mono samples [n] at the model's sample rate.
 
         Raises:
-            UnreadableAudioError: the recording is longer than `max_seconds`.
+            LongAudioError: the recording is longer than `max_seconds`.
         """
         ...

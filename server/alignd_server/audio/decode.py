@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from alignd_server.audio.containers import mp3_declares_frames, mp3_has_one_rate, ogg_is_whole, wav_missing_bytes
-from alignd_server.audio.errors import SilentAudioError, UnreadableAudioError, require
+from alignd_server.audio.errors import LongAudioError, SilentAudioError, UnreadableAudioError, require
 
 FORMATS: Final = {"WAV": "WAV", "WAVEX": "WAV", "FLAC": "FLAC", "OGG": "OGG", "MP3": "MP3"}
 """libsndfile's names of what is taken, and ours."""
@@ -40,8 +40,8 @@ def decode(data: bytes, sample_rate: int, max_seconds: float = math.inf) -> Floa
         float32 [n], at full scale ±1; inter-sample peaks may exceed it.
 
     Raises:
-        UnreadableAudioError: the bytes are empty, no audio, truncated, without samples, too long, or hold NaN or
-            infinity.
+        UnreadableAudioError: the bytes are empty, no audio, truncated, without samples, or hold NaN or infinity.
+        LongAudioError: the recording is longer than `max_seconds`.
         SilentAudioError: the peak is below -60 dBFS.
         MissingExtraError: soundfile or soxr is not installed.
     """
@@ -121,7 +121,7 @@ def _blocks(file: Any, max_seconds: float) -> tuple[list[FloatSamples], Exceptio
             return blocks, None
         decoded += len(values)
         if decoded > limit:
-            raise UnreadableAudioError(f"the audio is longer than {max_seconds:g} s, the most that is taken")
+            raise LongAudioError(f"the audio is longer than {max_seconds:g} s, the most that is taken")
         blocks.append(values.mean(axis=1, dtype=np.float32))
 
 

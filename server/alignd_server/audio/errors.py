@@ -28,10 +28,17 @@ class AudioError(Exception):
 
 
 class UnreadableAudioError(AudioError):
-    """The bytes are no whole recording that can be decoded, or a longer one than is taken."""
+    """The bytes are no whole recording that can be decoded."""
 
     def __init__(self, message: str) -> None:
         super().__init__(Status.AUDIO_UNREADABLE, "audio", message)
+
+
+class LongAudioError(AudioError):
+    """The recording is longer than is taken."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(Status.AUDIO_TOO_LONG, "audio", message)
 
 
 class SilentAudioError(AudioError):

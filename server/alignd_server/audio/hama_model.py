@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from alignd_server.audio.acoustic import ModelDescription, Transcript, TranscriptWord
-from alignd_server.audio.errors import LongTranscriptError, TextUnsupportedError, UnreadableAudioError, require
+from alignd_server.audio.errors import LongAudioError, LongTranscriptError, TextUnsupportedError, require
 from alignd_server.audio.text import english_words
 
 SAMPLE_RATE: Final = 16_000
@@ -126,7 +126,7 @@ class HamaModel:
     def emissions(self, samples: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         if len(samples) > MAX_FRAMES * FRAME_SAMPLES:
             seconds = len(samples) / SAMPLE_RATE
-            raise UnreadableAudioError(
+            raise LongAudioError(
                 f"the audio lasts {seconds:.1f} s; the model {self._description.name} takes up to {MAX_SECONDS:g} s"
             )
         waveform = np.clip(samples, -1.0, 1.0)[None]  # as the package's own entry does
