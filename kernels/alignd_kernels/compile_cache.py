@@ -1,7 +1,7 @@
 """Where compiled CPU kernels are kept between processes, and how long compiling them took.
 
 Numba's own cache notices a change only in the file of the function that it compiled, not in a helper that was inlined
-from another one. Here the folder's name is a hash of all sources of the package instead. Other users of Numba in the
+from another one. Here the folder's name is a hash of the package's sources instead. Other users of Numba in the
 process are not affected: nothing of Numba's configuration is touched.
 """
 
@@ -22,10 +22,12 @@ from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLoca
 
 @functools.cache
 def source_hash() -> str:
-    """Hash of every Python source of this package."""
+    """Hash of every Python source of this package that a CPU kernel may be made of: all but the GPU's."""
     digest = hashlib.sha256()
     root = Path(__file__).parent
     for path in sorted(root.rglob("*.py")):
+        if path.name.startswith("gpu"):
+            continue
         digest.update(str(path.relative_to(root)).encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]

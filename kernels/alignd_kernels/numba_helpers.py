@@ -38,6 +38,27 @@ class _Unlocked:
         self.__array_interface__ = interface
 
 
+def lane_count(dtype: DType) -> int:
+    """N, accumulators in a vector of 64 bytes: the kernels' unit of work."""
+    return 8 if dtype is DType.FLOAT64 else 16
+
+
+def lanes_of(scores: Any) -> int:
+    """N for scores of a Numba type."""
+    return 8 if scores == types.float64 else 16
+
+
+def lanes(array: Any) -> int:
+    """N for an array of scores, a constant of the compiled code."""
+    raise NotImplementedError("compiled by Numba only")
+
+
+@overload(lanes)
+def _lanes(array):  # type: ignore[no-untyped-def]
+    count = lanes_of(array.dtype)
+    return lambda array: count
+
+
 @intrinsic
 def float_of_bits(typing_context: Any, bits: Any) -> Any:
     """The float32 with the given uint32 bits."""

@@ -16,10 +16,13 @@ from kernels.strategies import (
     same_results,
     stored,
 )
+from numba import njit
 
-from alignd_kernels.dtypes import DType
+from alignd_kernels.dtypes import DType, widen
 from alignd_kernels.mas import cpu
 from alignd_kernels.mas.batch import MasBatch
+from alignd_kernels.mas.tile import advance_tile
+from alignd_kernels.numba_helpers import kernel_values
 from alignd_kernels.ragged import offsets_of
 from alignd_kernels.status import Status
 from alignd_kernels.threads import WorkerPool
@@ -145,8 +148,31 @@ def test_read_only_and_unaligned_buffers(dtype: DType) -> None:
 def test_every_half_is_widened_exactly(dtype: DType) -> None:
     every = np.arange(2**16, dtype=np.uint16)
     one = np.ones(2**16, np.int64)
-    batch = MasBatch(every, dtype, np.arange(2**16), one, one, one)
-    check_mas(batch, cpu.align(batch))
+    result = cpu.align(MasBatch(every, dtype, np.arange(2**16), one, one, one))
+    expected = widen(every, dtype)
+    finite = np.isfinite(expected)
+    np.testing.assert_array_equal(result.scores[finite], expected[finite])
+    failures = np.where(expected == -np.inf, Status.NO_FINITE_PATH, Status.NOT_FINITE)
+    np.testing.assert_array_equal(result.statuses, np.where(finite, Status.OK, failures))
+
+
+@njit
+def maxima_of_rows(values, V, edge, bits):
+    advance_tile(values, 0, 16, V, 0, edge, bits, 0, 1)
+
+
+@pytest.mark.parametrize("dtype", [DType.FLOAT16, DType.BFLOAT16])
+def test_every_half_is_widened_exactly_in_a_tile_too(dtype: DType) -> None:
+    """Tokens in ascending order and zeros after the first frame: nothing moves, so V is what the first frame gave."""
+    every = np.arange(2**16, dtype=np.uint16)
+    finite = every[np.isfinite(widen(every, dtype))]
+    for part in finite[np.argsort(widen(finite, dtype), kind="stable")].reshape(-1, 16):
+        values = np.zeros((16, 16), np.uint16)
+        values[:, 0] = part
+        V = np.zeros(16, np.float32)
+        edge = np.full(16 * 16, -np.inf, np.float32)
+        maxima_of_rows(kernel_values(values.reshape(-1), dtype), V, edge, np.zeros(16, np.uint16))
+        np.testing.assert_array_equal(V, widen(part, dtype))
 
 
 def test_scratch_is_stated_and_small() -> None:

@@ -154,7 +154,9 @@ def test_nothing_is_compiled_after_warm_up() -> None:
 
 def test_no_multiplication_is_fused_into_an_addition(tmp_path: Path) -> None:
     code = (
-        "import alignd_kernels as ak; from alignd_kernels.mas import cpu as mas; from alignd_kernels.ctc import cpu as ctc\n"
+        "import alignd_kernels as ak\n"
+        "from alignd_kernels.ctc import cpu as ctc\n"
+        "from alignd_kernels.mas import cpu as mas\n"
         "ak.warm_up([ak.DType.FLOAT16])\n"  # float16 is widened by arithmetic
         "text = ''.join(''.join(family._align_range.inspect_asm().values()) for family in (mas, ctc))\n"
         "print('add' in text, any(fused in text for fused in ('vfmadd', 'vfmsub', 'vfnmadd', 'fmla', 'fmadd')))"

@@ -1,9 +1,9 @@
 # mypy: allow-untyped-defs
 """CTC forced alignment on the CPU (Numba).
 
-States are handled as pairs (blank i, label i), i = 0 … L, the last one without its label. Each frame visits the states
-that a legal path can be in, and no others, in separate loops over the emissions, the blanks and the labels: one loop
-over all would not be vectorised. Back-pointers are 2 bits a state, kept for the reachable band only.
+States are handled as pairs (blank i, label i), i = 0 … L, the last one without its label. A frame visits the pairs that
+a legal path can be in, N at a time; what it reads of the emissions is gathered first. Back-pointers are three bits a
+pair, kept for the reachable band only.
 """
 
 import time
@@ -15,8 +15,9 @@ from numba import njit
 
 from alignd_kernels.compile_cache import kernel
 from alignd_kernels.ctc.batch import STAR, CtcBatch, CtcResult
+from alignd_kernels.ctc.step import advance_pairs
 from alignd_kernels.dtypes import DType
-from alignd_kernels.numba_helpers import kernel_values, unlocked, widen
+from alignd_kernels.numba_helpers import kernel_values, lane_count, lanes, unlocked, widen
 from alignd_kernels.ragged import Int64Array, offsets_of
 from alignd_kernels.status import Status
 from alignd_kernels.threads import WorkerPool
@@ -30,7 +31,7 @@ TARGET_OUT_OF_RANGE: Final = int(Status.TARGET_OUT_OF_RANGE)
 TARGET_IS_BLANK: Final = int(Status.TARGET_IS_BLANK)
 ADJACENT_STARS: Final = int(Status.ADJACENT_STARS)
 
-ROWS: Final = 6  # two frames of blanks, two of labels, emissions, skip penalties
+ROWS: Final = 4  # blanks, labels, emissions, skip penalties
 
 
 def align(batch: CtcBatch, pool: WorkerPool | None = None) -> CtcResult:
@@ -63,19 +64,17 @@ def align(batch: CtcBatch, pool: WorkerPool | None = None) -> CtcResult:
 
     begun = time.perf_counter_ns()
     _check_targets(targets, items, statuses, slack)
-    row_bytes = np.where(statuses == OK, _row_bytes(batch.target_lengths, slack), 0)
+    N = lane_count(batch.dtype)
+    row_words = np.where(statuses == OK, _row_words(batch.target_lengths, slack, N), 0)
 
     def work(start: int, stop: int) -> None:
-        pairs = int(np.max(batch.target_lengths[start:stop], where=statuses[start:stop] == OK, initial=0)) + 1
-        rows = np.empty((ROWS, pairs + 2), accumulator)
-        times = np.empty((2, pairs), np.int64)
-        stars = np.empty(pairs, np.int64)
-        choices = np.zeros((2, pairs + 8), np.uint8)
-        steps = np.empty(int(np.max(row_bytes[start:stop] * batch.frames[start:stop], initial=0)), np.uint8)
+        labels = int(np.max(batch.target_lengths[start:stop], where=statuses[start:stop] == OK, initial=0))
+        rows = np.empty((ROWS, labels + 1 + N), accumulator)
+        times = np.empty((3, labels), np.int64)
+        steps = np.empty(int(np.max(row_words[start:stop] * batch.frames[start:stop], initial=0)), np.uint16)
         _align_range(
-            log_probs, targets, items, star_scores, row_bytes, start, stop,
-            rows, times, stars, choices, steps,
-            paths, durations, frame_scores, scores, statuses,
+            log_probs, targets, items, star_scores, row_words, start, stop,
+            rows, times, steps, paths, durations, frame_scores, scores, statuses,
         )  # fmt: skip
 
     if len(batch):
@@ -90,12 +89,13 @@ def align(batch: CtcBatch, pool: WorkerPool | None = None) -> CtcResult:
 def scratch_bytes(batch: CtcBatch) -> Int64Array:
     """Memory that an item in progress needs beside its input and output, int64 [B]; an upper bound.
 
-    T · ⌈(min(L + 1, T − L + 2) + 3) / 2⌉ for the back-pointers; 6 (L + 3) accumulators and 26 (L + 9) bytes more.
+    6 T · ⌈min(L + 1, T − L + 2) / N⌉ for the back-pointers, 4 (L + 1 + N) accumulators and 24 L, with N = 16
+    (8 for float64).
     """
+    N = lane_count(batch.dtype)
     accumulator = np.dtype(batch.dtype.accumulator).itemsize
     L = batch.target_lengths
-    steps = batch.frames * _row_bytes(L, batch.frames - L)
-    whole = steps + ROWS * (L + 3) * accumulator + 26 * (L + 9)
+    whole = 2 * batch.frames * _row_words(L, batch.frames - L, N) + ROWS * (L + 1 + N) * accumulator + 24 * L
     return np.where((L > 0) & (batch.frames >= L), whole, 0)
 
 
@@ -112,10 +112,13 @@ def warm_up(dtypes: Iterable[DType] = tuple(DType)) -> None:
         )  # fmt: skip
 
 
-def _row_bytes(target_lengths: Int64Array, slack: Int64Array) -> Int64Array:
-    """Bytes of one frame's back-pointers: 4 bits a pair. With K = T − L − repeats frames to spare a label can be
-    visited at K + 1 frames and a pair at K + 2; each pair starts at least a frame later than the one before."""
-    return np.asarray((np.minimum(target_lengths + 1, slack + 2) + 3) >> 1)
+def _row_words(target_lengths: Int64Array, slack: Int64Array, N: int) -> Int64Array:
+    """Words of one frame's back-pointers: three for N pairs.
+
+    With K = T − L − repeats frames to spare a label can be visited at K + 1 frames and a pair at K + 2; each pair
+    starts at least a frame later than the one before.
+    """
+    return np.asarray(3 * ((np.minimum(target_lengths + 1, slack + 2) + N - 1) // N))
 
 
 @njit(nogil=True)
@@ -193,53 +196,24 @@ def _gather(row, labels, out):
 
 
 @njit(nogil=True)
-def _advance_blanks(x, left, stay, new, choices):
-    """V[2i, t] = x + max(V[2i], V[2i - 1]). A tie, or NaN in `stay`, stays."""
-    for i in range(len(new)):
-        moved = left[i] > stay[i]
-        new[i] = (left[i] if moved else stay[i]) + x
-        choices[i] = moved
-
-
-@njit(nogil=True)
-def _advance_labels(x, skip, penalties, left, stay, new, choices):
-    """V[2i + 1, t] = x + max(V[2i + 1], V[2i], V[2i - 1] unless the label is repeated), the first of equals."""
-    for i in range(len(new)):
-        moved = left[i] > stay[i]
-        best = left[i] if moved else stay[i]
-        two = skip[i] + penalties[i]
-        skipped = two > best
-        new[i] = (two if skipped else best) + x[i]
-        choices[i] = 4 if skipped else (2 if moved else 0)
-
-
-@njit(nogil=True)
-def _pack(blanks, labels, steps):
-    """Two pairs to a byte: bit 0 blank moved, bits 1-2 label moved by one or two; the next pair in the high nibble."""
-    b, y = blanks.view(np.uint16), labels.view(np.uint16)
-    for i in range(len(steps)):
-        word = b[i] | y[i]
-        steps[i] = word | (word >> 4)
-
-
-@njit(nogil=True)
-def _forward(log_probs, offset, pitch, V, targets, T, blank, star_score, row_bytes, rows, times, stars, choices, steps):
+def _forward(log_probs, offset, pitch, V, targets, T, blank, star_score, row_words, rows, times, steps):
     """Fill the back-pointers. Returns V of the last label and the last blank in the last frame, and whether any V was
     NaN or +inf when its state was left for good (both stay in a state once they are there, and nothing else brings them
     there but overflow)."""
     L = len(targets)
-    first, last = times[0], times[1]
-    blanks, new_blanks, labels, new_labels = rows[0], rows[1], rows[2], rows[3]
-    x, penalties = rows[4], rows[5]
+    N = lanes(rows)
+    first, last, stars = times[0], times[1], times[2]
+    blanks, labels, x, penalties = rows[0], rows[1], rows[2], rows[3]
     star_count = _visiting_times(targets, T, first, last, penalties, stars)
-    # Label i of a frame stands at i + 1, so that label -1 exists and is out of reach.
-    rows[:4, : L + 2] = -np.inf
+    # Label i stands at i + 1, so that label -1 exists and is out of reach.
+    blanks[:] = -np.inf
+    labels[:] = -np.inf
     blanks[0] = 0.0  # the virtual frame before the first: paths start in blank 0 or, one step on, in label 0
-    low_blank = low_label = 0
-    high_blank = high_label = 0
+    low_blank = low_label = high_blank = high_label = 0
     suspect = False
     for t in range(T):
-        # Labels low … high - 1 and blanks low … high - 1 can be visited in this frame.
+        # Labels low … high - 1 and blanks low … high - 1 can be visited in this frame. A state that was left for good
+        # is on the way to none of them, so what is computed for those below does no harm.
         while high_label < L and first[high_label] <= t:
             high_label += 1
         while high_blank <= L and (high_blank == 0 or first[high_blank - 1] < t):
@@ -254,34 +228,18 @@ def _forward(log_probs, offset, pitch, V, targets, T, blank, star_score, row_byt
             value = _star_value(row, blank, star_score)
             for k in range(star_count):
                 x[stars[k]] = value
-        base = min(low_blank, low_label) & ~1
-        _advance_blanks(
-            widen(row[blank]),
-            labels[low_blank:high_blank],
-            blanks[low_blank:high_blank],
-            new_blanks[low_blank:high_blank],
-            choices[0, low_blank - base : high_blank - base],
-        )
-        _advance_labels(
-            x[low_label:high_label],
-            labels[low_label:high_label],
-            penalties[low_label:high_label],
-            blanks[low_label:high_label],
-            labels[low_label + 1 : high_label + 1],
-            new_labels[low_label + 1 : high_label + 1],
-            choices[1, low_label - base : high_label - base],
-        )
-        used = (max(high_blank, high_label) - base + 1) >> 1
-        _pack(choices[0, : 2 * used], choices[1, : 2 * used], steps[t * row_bytes : t * row_bytes + used])
+        x_blank = rows.dtype.type(widen(row[blank]))
+        vectors = (max(high_blank, high_label) - low_label + N - 1) // N
+        for k in range(vectors - 1, -1, -1):
+            advance_pairs(
+                low_label + k * N, x_blank, x, penalties, blanks, labels, high_blank, high_label,
+                steps, t * row_words + 3 * k,
+            )  # fmt: skip
         # At most one label and one blank are left for good in a frame before the last.
-        if last[low_label] == t and not new_labels[low_label + 1] < np.inf:
+        if last[low_label] == t and not labels[low_label + 1] < np.inf:
             suspect = True
-        if low_blank < L and last[low_blank] == t + 1 and low_blank < high_blank and not new_blanks[low_blank] < np.inf:
+        if low_blank < min(L, high_blank) and last[low_blank] == t + 1 and not blanks[low_blank] < np.inf:
             suspect = True
-        blanks, new_blanks = new_blanks, blanks
-        labels, new_labels = new_labels, labels
-        if t == 0:
-            new_blanks[0] = -np.inf
     if not labels[L] < np.inf or not blanks[L] < np.inf:
         suspect = True
     return labels[L], blanks[L], suspect
@@ -308,12 +266,11 @@ def _visited_not_finite(log_probs, offset, pitch, V, targets, T, blank, star_sco
 
 
 @njit(nogil=True)
-def _backward(T, L, on_label, times, row_bytes, steps, path, durations):
+def _backward(rows, T, L, on_label, last, row_words, steps, path, durations):
     """Follow the back-pointers from the last frame to the first."""
-    last = times[1]
+    N = lanes(rows)
     i, label = (L - 1, True) if on_label else (L, False)
     low = L - 1
-    low_blank = L
     for t in range(T - 1, -1, -1):
         path[t] = 2 * i + label
         if label:
@@ -322,16 +279,14 @@ def _backward(T, L, on_label, times, row_bytes, steps, path, durations):
             break
         while low > 0 and last[low - 1] >= t:
             low -= 1
-        while low_blank > 0 and last[low_blank - 1] > t:
-            low_blank -= 1
-        position = i - (min(low, low_blank) & ~1)
-        step = steps[t * row_bytes + (position >> 1)] >> (4 * (position & 1))
+        word = t * row_words + (i - low) // N * 3
+        bit = (i - low) % N
         if not label:
-            if step & 1:
+            if (steps[word] >> bit) & 1:
                 i, label = i - 1, True
-        elif step & 4:
+        elif (steps[word + 2] >> bit) & 1:
             i -= 1
-        elif step & 2:
+        elif (steps[word + 1] >> bit) & 1:
             label = False
 
 
@@ -351,9 +306,8 @@ def _score(log_probs, offset, pitch, V, targets, blank, star_score, path, frame_
 
 @kernel
 def _align_range(
-    log_probs, all_targets, items, star_scores, row_bytes, start, stop,
-    rows, times, stars, choices, steps,
-    paths, durations, frame_scores, scores, statuses,
+    log_probs, all_targets, items, star_scores, row_words, start, stop,
+    rows, times, steps, paths, durations, frame_scores, scores, statuses,
 ):  # fmt: skip
     """Items start … stop − 1 whose targets are good, on one thread."""
     for b in range(start, stop):
@@ -363,8 +317,8 @@ def _align_range(
         L, blank, star_score = items[5, b], items[6, b], star_scores[b]
         targets = all_targets[items[4, b] : items[4, b] + L]
         final_label, final_blank, suspect = _forward(
-            log_probs, offset, pitch, V, targets, T, blank, star_score, row_bytes[b],
-            rows, times, stars, choices, steps,
+            log_probs, offset, pitch, V, targets, T, blank, star_score, row_words[b],
+            rows, times, steps,
         )  # fmt: skip
         if suspect and _visited_not_finite(log_probs, offset, pitch, V, targets, T, blank, star_score, times):
             statuses[b] = NOT_FINITE
@@ -375,7 +329,7 @@ def _align_range(
             continue
         path = paths[items[7, b] : items[7, b] + T]
         own = durations[items[8, b] : items[8, b] + L]
-        _backward(T, L, on_label, times, row_bytes[b], steps, path, own)
+        _backward(rows, T, L, on_label, times[1], row_words[b], steps, path, own)
         own_scores = frame_scores[items[7, b] : items[7, b] + T]
         total = _score(log_probs, offset, pitch, V, targets, blank, star_score, path, own_scores)
         scores[b] = rows.dtype.type(total)  # one rounding, to the accumulator's type

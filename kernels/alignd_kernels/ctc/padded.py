@@ -42,8 +42,8 @@ def forced_align(
     Returns:
         paths [B, T] in the targets' dtype: the label of each frame, blank among them, `STAR` in a wildcard's frames,
         blank in the padding; scores [B, T] in the dtype of `log_probs`: the log-prob of each frame on the path, 0 in
-        the padding. Both are of the caller's kind and on the caller's device. With `check=False` also the `Status` of each
-        item, int32 [B].
+        the padding. Both are of the caller's kind and on the caller's device. With `check=False` also the `Status` of
+        each item, int32 [B].
 
     Raises:
         InvalidItemsError: listing every item that has no path: empty, a target that is blank, out of range or a second

@@ -1,9 +1,8 @@
 # mypy: allow-untyped-defs
 """Monotonic alignment search on the CPU (Numba).
 
-The band of cells that legal paths can visit is walked frame by frame. Scores are laid out [tokens, frames], so a block
-of frames is first transposed into a tile in which a frame's tokens are contiguous. One bit per cell says whether the
-best path comes from the token before.
+The lattice is walked in square tiles, a column of them after the other, and only those that hold cells of the band that
+legal paths can visit. One bit per cell says whether the best path comes from the token before.
 """
 
 import time
@@ -16,13 +15,11 @@ from numba import njit
 from alignd_kernels.compile_cache import kernel
 from alignd_kernels.dtypes import DType
 from alignd_kernels.mas.batch import MasBatch, MasResult
-from alignd_kernels.numba_helpers import kernel_values, widen
+from alignd_kernels.mas.tile import advance_tile
+from alignd_kernels.numba_helpers import kernel_values, lane_count, lanes, widen
 from alignd_kernels.ragged import Int64Array, offsets_of
 from alignd_kernels.status import Status
 from alignd_kernels.threads import WorkerPool
-
-FRAMES: Final = 16  # frames of a tile: one cache line of float32
-PACK: Final = np.uint64(0x0102040810204080)  # gathers the lowest bits of 8 bytes into the highest byte
 
 OK: Final = int(Status.OK)
 EMPTY: Final = int(Status.EMPTY)
@@ -49,17 +46,18 @@ def align(batch: MasBatch, pool: WorkerPool | None = None) -> MasResult:
     durations = np.zeros(starts[-1], np.int32)
     scores = np.full(len(batch), np.nan)
     statuses = np.zeros(len(batch), np.int32)
-    row_bytes = _row_bytes(tokens, frames)
+    N = lane_count(batch.dtype)
+    tiles = _tiles(tokens, frames, N)
+    words = tiles * (frames + N - 1)
 
     def work(start: int, stop: int) -> None:
-        feasible = row_bytes[start:stop] > 0
-        widest = int(np.max(tokens[start:stop], where=feasible, initial=0))
-        rows = np.empty((2 + FRAMES, widest + 8), accumulator)
-        flags = np.zeros(widest + 16, np.uint8)
-        bits = np.empty(int(np.max(row_bytes[start:stop] * frames[start:stop], initial=0)), np.uint8)
+        widest = int(np.max(tokens[start:stop], where=tiles[start:stop] > 0, initial=0))
+        V = np.empty(widest + N, accumulator)
+        squares = np.empty((2, N * N), accumulator)
+        bits = np.empty(int(np.max(words[start:stop], initial=0)), np.uint16)
         _align_range(
-            values, offsets, tokens, frames, pitches, row_bytes, start, stop,
-            rows, flags, bits, starts, durations, scores, statuses,
+            values, offsets, tokens, frames, pitches, tiles, start, stop,
+            V, squares, bits, starts, durations, scores, statuses,
         )  # fmt: skip
 
     begun = time.perf_counter_ns()
@@ -75,12 +73,14 @@ def align(batch: MasBatch, pool: WorkerPool | None = None) -> MasResult:
 def scratch_bytes(batch: MasBatch) -> Int64Array:
     """Memory that an item in progress needs beside its input and output, int64 [B].
 
-    T · ⌈(min(S, T − S + 1) + 14) / 8⌉ for the back-pointers, (2 + 16) · (S + 8) accumulators, S + 16; 0 where S > T.
+    2 (T + N − 1) · ⌊(min(S, T − S + N) + 2N − 2) / N⌋ for the back-pointers and S + N + 2N² accumulators, with tiles of
+    N = 16 (8 for float64) tokens and frames; 0 where S > T.
     """
-    row_bytes = _row_bytes(batch.tokens, batch.frames)
+    N = lane_count(batch.dtype)
+    tiles = _tiles(batch.tokens, batch.frames, N)
     accumulator = np.dtype(batch.dtype.accumulator).itemsize
-    whole = batch.frames * row_bytes + (2 + FRAMES) * (batch.tokens + 8) * accumulator + batch.tokens + 16
-    return np.where(row_bytes > 0, whole, 0)
+    whole = 2 * tiles * (batch.frames + N - 1) + (batch.tokens + N + 2 * N * N) * accumulator
+    return np.where(tiles > 0, whole, 0)
 
 
 def warm_up(dtypes: Iterable[DType] = tuple(DType)) -> None:
@@ -90,36 +90,10 @@ def warm_up(dtypes: Iterable[DType] = tuple(DType)) -> None:
         align(MasBatch(np.zeros(1, dtype.storage), dtype, one - 1, one, one, one))
 
 
-def _row_bytes(tokens: Int64Array, frames: Int64Array) -> Int64Array:
-    """Bytes of one frame's back-pointers: a bit for each token of the band, from a multiple of 8; 0 if infeasible."""
-    width = np.minimum(tokens, frames - tokens + 1)
-    return np.where((tokens > 0) & (width > 0), (width + 14) >> 3, 0)
-
-
-@njit(nogil=True)
-def _fill_tile(values, offset, pitch, first, count, low, high, tile):
-    """tile[j, s + 1] = score of token s in frame first + j, for the band's tokens."""
-    for s in range(low, high + 1):
-        row = values[offset + s * pitch + first : offset + s * pitch + first + count]
-        for j in range(count):
-            tile[j, s + 1] = widen(row[j])
-
-
-@njit(nogil=True)
-def _advance(scores, left, stay, new, flags):
-    """One frame: V[s, t] = x + max(V[s, t-1], V[s-1, t-1]). A tie, or NaN in `stay`, stays."""
-    for i in range(len(new)):
-        moved = left[i] > stay[i]
-        new[i] = scores[i] + (left[i] if moved else stay[i])
-        flags[i] = moved
-
-
-@njit(nogil=True)
-def _pack(flags, bits):
-    """8 flags of 0 or 1 to a byte, the first to the lowest bit."""
-    words = flags.view(np.uint64)
-    for i in range(len(bits)):
-        bits[i] = (words[i] * PACK) >> np.uint64(56)
+def _tiles(tokens: Int64Array, frames: Int64Array, N: int) -> Int64Array:
+    """Tiles of a column at most: N frames of a band of T − S + 1 tokens that moves by one a frame. 0 if infeasible."""
+    band = np.minimum(tokens, frames - tokens + N)
+    return np.where((tokens > 0) & (tokens <= frames), (band + 2 * N - 2) // N, 0)
 
 
 @njit(nogil=True)
@@ -133,49 +107,66 @@ def _visited_not_finite(values, offset, pitch, S, T):
 
 
 @njit(nogil=True)
-def _forward(values, offset, pitch, S, T, row_bytes, rows, flags, bits):
-    """Fill the back-pointers. Returns V[S-1, T-1] and whether any V was NaN or +inf when its token left the band (both
-    stay in a token's row once they are there, and nothing else brings them there but overflow)."""
-    tile = rows[2:]
-    old, new = rows[0], rows[1]
-    old[: S + 1] = -np.inf
-    new[: S + 1] = -np.inf
-    old[0] = 0.0  # the virtual frame before the first: a path starts left of token 0
-    suspect = False
-    for first in range(0, T, FRAMES):
-        count = min(FRAMES, T - first)
-        _fill_tile(values, offset, pitch, first, count, max(0, S - T + first), min(S - 1, first + count - 1), tile)
-        for j in range(count):
-            t = first + j
-            low, high = max(0, S - T + t), min(S - 1, t)
-            base = low & ~7
-            _advance(
-                tile[j, low + 1 : high + 2],
-                old[low : high + 1],
-                old[low + 1 : high + 2],
-                new[low + 1 : high + 2],
-                flags[low - base : high - base + 1],
-            )
-            used = (high - base + 8) >> 3
-            _pack(flags[: used * 8], bits[t * row_bytes : t * row_bytes + used])
-            if S - T + t >= 0 and not new[low + 1] < np.inf:
-                suspect = True
-            if t == 0:
-                old[0] = -np.inf
-            old, new = new, old
-    return old[S], suspect
+def _masked_tile(values, offset, pitch, S, T, N, token, frame, square):
+    """Copy a tile that the band covers in part.
+
+    A cell that is out of reach, or beyond the tokens, gets -inf, so that its V is -inf; one whose token is done with
+    gets 0, so that NaN and +inf stay visible in V until the tile is done.
+    """
+    for i in range(N):
+        s = token + i
+        row = square[i * N : (i + 1) * N]
+        begin = min(max(s - frame, 0), N) if s < S else N
+        end = min(max(T - S + s + 1 - frame, begin), N)
+        row[:begin] = -np.inf
+        row[end:] = 0.0
+        cells = values[offset + s * pitch + frame + begin : offset + s * pitch + frame + end]
+        for j in range(end - begin):
+            row[begin + j] = widen(cells[j])
 
 
 @njit(nogil=True)
-def _backward(S, T, row_bytes, bits, durations):
+def _forward(values, offset, pitch, S, T, tiles, V, squares, bits):
+    """Fill the back-pointers. Returns V[S-1, T-1] and whether any V was NaN or +inf when its token left the band (both
+    stay in a token's row once they are there, and nothing else brings them there but overflow)."""
+    N = lanes(values)
+    square, edge = squares[0], squares[1]
+    V[: S + N - 1] = -np.inf
+    suspect = False
+    # The frames are made a multiple of N by virtual ones before the first.
+    ahead = -T % N
+    for frame in range(-ahead, T, N):
+        low, high = max(0, S - T + frame) // N, min(S - 1, frame + N - 1) // N
+        edge[:] = -np.inf
+        if low > 0:
+            edge[N - 1] = V[low * N - 1]
+        if frame <= 0:
+            edge[-frame * N + N - 1] = 0.0  # a path starts left of token 0, before frame 0
+        for w in range(low, high + 1):
+            token = w * N
+            word = (frame + ahead) * tiles + w - low
+            if token + N <= S and token + N - 1 <= frame and token >= S - T + frame + N - 1:
+                advance_tile(values, offset + token * pitch + frame, pitch, V, token, edge, bits, word, tiles)
+                continue
+            _masked_tile(values, offset, pitch, S, T, N, token, frame, square)
+            advance_tile(square, 0, N, V, token, edge, bits, word, tiles)
+            for i in range(N):
+                suspect |= not V[token + i] < np.inf
+    return V[S - 1], suspect
+
+
+@njit(nogil=True)
+def _backward(values, S, T, tiles, bits, durations):
     """Follow the back-pointers from the last cell to the first; count each token's frames."""
+    N = lanes(values)
     s = S - 1
-    for t in range(T - 1, -1, -1):
-        durations[s] += 1
-        low = max(0, S - T + t)
-        position = s - (low & ~7)
-        if t > 0 and s > 0 and (bits[t * row_bytes + (position >> 3)] >> (position & 7)) & 1:
-            s -= 1
+    ahead = -T % N
+    for frame in range(T - N, -N, -N):
+        low = max(0, S - T + frame) // N
+        for t in range(frame + N - 1, max(frame, 0) - 1, -1):
+            durations[s] += 1
+            if t > 0 and s > 0:
+                s -= (bits[(t + ahead) * tiles + s // N - low] >> (s % N)) & 1
 
 
 @njit(nogil=True)
@@ -192,8 +183,8 @@ def _score(values, offset, pitch, S, durations):
 
 @kernel
 def _align_range(
-    values, offsets, tokens, frames, pitches, row_bytes, start, stop,
-    rows, flags, bits, starts, durations, scores, statuses,
+    values, offsets, tokens, frames, pitches, tiles, start, stop,
+    V, squares, bits, starts, durations, scores, statuses,
 ):  # fmt: skip
     """Items start … stop − 1, on one thread."""
     for b in range(start, stop):
@@ -204,7 +195,7 @@ def _align_range(
         if S > T:
             statuses[b] = TOO_FEW_FRAMES
             continue
-        final, suspect = _forward(values, offset, pitch, S, T, row_bytes[b], rows, flags, bits)
+        final, suspect = _forward(values, offset, pitch, S, T, tiles[b], V, squares, bits)
         if suspect and _visited_not_finite(values, offset, pitch, S, T):
             statuses[b] = NOT_FINITE
             continue
@@ -212,7 +203,6 @@ def _align_range(
             statuses[b] = NO_FINITE_PATH
             continue
         own = durations[starts[b] : starts[b] + S]
-        _backward(S, T, row_bytes[b], bits, own)
-        # One rounding, to the accumulator's type.
-        scores[b] = rows.dtype.type(_score(values, offset, pitch, S, own))
+        _backward(values, S, T, tiles[b], bits, own)
+        scores[b] = V.dtype.type(_score(values, offset, pitch, S, own))  # one rounding, to the accumulator's type
         statuses[b] = OK

@@ -49,6 +49,7 @@ def rectangle_lengths(mask: npt.NDArray[Any], pool: WorkerPool) -> tuple[Int64Ar
 
 def warm_up() -> None:
     """Compile the kernel for masks of any dtype, or load it from the cache."""
+    kind: Any
     for kind in UNSIGNED.values():
         _measure(
             np.ones(1, kind), ~kind(0), 1, 1, 0, 1, np.zeros(1, np.int64), np.zeros(1, np.int64), np.zeros(1, np.uint8)
