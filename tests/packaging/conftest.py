@@ -1,8 +1,9 @@
 """The wheels of the four distributions and clean environments to try them in, each made once a run.
 
-Every test that uses these carries the mark `xdist_group("packaging")`: one worker makes them and the others none.
+The workers of a parallel run share them: who needs one first makes it, under a lock, and the others wait.
 """
 
+import os
 import shutil
 import subprocess
 import sys
@@ -10,57 +11,74 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from support.environments import Environment, pip
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ("proto", "kernels", "server", "client")
+Share = Callable[[str, Callable[[Path], None]], Path]
 
 
 @pytest.fixture(scope="session")
-def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def share(tmp_path_factory: pytest.TempPathFactory) -> Share:
+    """A function from a name and a maker to a folder that the maker has filled, once for all workers."""
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent  # each worker has a folder of its own in the run's
+
+    def shared(name: str, make: Callable[[Path], None]) -> Path:
+        folder, complete = base / name, base / f"{name}.complete"
+        with FileLock(base / f"{name}.lock"):
+            if not complete.exists():
+                shutil.rmtree(folder, ignore_errors=True)  # of a maker that failed
+                folder.mkdir()
+                make(folder)
+                complete.touch()
+        return folder
+
+    return shared
+
+
+@pytest.fixture(scope="session")
+def wheels(share: Share) -> dict[str, Path]:
     """Folder name of each distribution -> its wheel, built from a copy so that no build/ is left in the tree."""
-    work = tmp_path_factory.mktemp("wheels")
+    work = share("wheels", build_wheels)
+    built = {folder: list((work / "out").glob(f"alignd_{folder}-*.whl")) for folder in FOLDERS}
+    assert all(len(paths) == 1 for paths in built.values()), built
+    return {folder: paths[0] for folder, paths in built.items()}
+
+
+def build_wheels(work: Path) -> None:
     shutil.copy(ROOT / "LICENSE", work)
     unwanted = shutil.ignore_patterns("__pycache__", "*.egg-info", "build", "dist")
     for folder in FOLDERS:
         shutil.copytree(ROOT / folder, work / folder, symlinks=True, ignore=unwanted)
     sources = [work / folder for folder in FOLDERS]
     pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", work / "out", *sources)
-    built = {folder: list((work / "out").glob(f"alignd_{folder}-*.whl")) for folder in FOLDERS}
-    assert all(len(paths) == 1 for paths in built.values()), built
-    return {folder: paths[0] for folder, paths in built.items()}
+
+
+def install(folder: Path, wheels: dict[str, Path], *names: str) -> None:
+    """Make an environment with these wheels (with extras: `server[audio]`) and what they need."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True, timeout=120)
+    parts = [name.partition("[") for name in names]
+    requirements = [f"{wheels[name]}{bracket}{extras}" for name, bracket, extras in parts]
+    constraints = ROOT / "constraints/runtime.txt"
+    pip("--python", folder / "bin/python", "install", "--constraint", constraints, *requirements)
 
 
 @pytest.fixture(scope="session")
-def environment(tmp_path_factory: pytest.TempPathFactory, wheels: dict[str, Path]) -> Callable[..., Environment]:
-    """A function from names of wheels (with extras: `server[audio]`) to an environment with these installed."""
-
-    def make(*names: str) -> Environment:
-        made = Environment(tmp_path_factory.mktemp("environment"))
-        subprocess.run([sys.executable, "-m", "venv", "--without-pip", made.folder], check=True, timeout=120)
-        requirements = []
-        for name in names:
-            folder, bracket, extras = name.partition("[")
-            requirements.append(f"{wheels[folder]}{bracket}{extras}")
-        constraints = ROOT / "constraints/runtime.txt"
-        pip("--python", made.python, "install", "--constraint", constraints, *requirements)
-        return made
-
-    return make
+def client_environment(share: Share, wheels: dict[str, Path]) -> Environment:
+    return Environment(share("client", lambda folder: install(folder, wheels, "proto", "client")))
 
 
 @pytest.fixture(scope="session")
-def client_environment(environment: Callable[..., Environment]) -> Environment:
-    return environment("proto", "client")
+def kernels_environment(share: Share, wheels: dict[str, Path]) -> Environment:
+    return Environment(share("kernels", lambda folder: install(folder, wheels, "kernels")))
 
 
 @pytest.fixture(scope="session")
-def kernels_environment(environment: Callable[..., Environment]) -> Environment:
-    return environment("kernels")
-
-
-@pytest.fixture(scope="session")
-def server_environment(environment: Callable[..., Environment]) -> Environment:
+def server_environment(share: Share, wheels: dict[str, Path]) -> Environment:
     """What the image installs, less [gpu]."""
-    return environment("proto", "kernels", "server[audio]", "client")
+    names = ("proto", "kernels", "server[audio]", "client")
+    return Environment(share("server", lambda folder: install(folder, wheels, *names)))

@@ -4,11 +4,7 @@ import importlib.metadata
 import json
 import re
 
-import pytest
-
 from support.environments import Environment
-
-pytestmark = pytest.mark.xdist_group("packaging")
 
 HEAVY = {"torch", "triton", "numba", "llvmlite"}
 

@@ -7,8 +7,6 @@ import shlex
 import subprocess
 from pathlib import Path
 
-import pytest
-
 from alignd_server.settings import Settings
 from support.environments import Environment, bare_environ
 from support.server_process import ServerProcess
@@ -93,7 +91,6 @@ def exec_form(text: str, environment: Environment) -> tuple[str | Path, ...]:
     return environment.folder / "bin" / program, *arguments
 
 
-@pytest.mark.xdist_group("packaging")
 def test_wheels_start_a_server_that_answers_the_client(server_environment: Environment) -> None:
     (entrypoint,) = (exec_form(rest, server_environment) for rest in instructions("ENTRYPOINT"))
     (check,) = (exec_form(rest.partition("CMD ")[2], server_environment) for rest in instructions("HEALTHCHECK"))

@@ -7,8 +7,6 @@ import pytest
 
 PACKAGES = {"proto": "alignd", "kernels": "alignd_kernels", "server": "alignd_server", "client": "alignd_client"}
 
-pytestmark = pytest.mark.xdist_group("packaging")
-
 
 @pytest.mark.parametrize("folder", PACKAGES)
 def test_wheel_holds_the_package_and_its_licence(folder: str, wheels: dict[str, Path]) -> None:
