@@ -1,4 +1,4 @@
-"""Bounds on what the server holds: refused before the payload is read, and given back whatever becomes of the caller."""
+"""Bounds on what the server holds: refused before the payload is read, given back whatever becomes of the caller."""
 
 import queue
 from collections.abc import Iterator

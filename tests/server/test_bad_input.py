@@ -210,7 +210,7 @@ def test_ctc_without_a_finite_path(server: ServerProcess, log_probs: FloatArray,
 
 
 def test_the_rule_for_stars_of_the_largest_log_prob(server: ServerProcess) -> None:
-    """A NaN in any label's column can be a star's emission; one in the blank's column, in a frame of its own, cannot."""
+    """A NaN in any label's column can be a star's emission; one in the blank's column cannot."""
     clean = grid(1, 4)
     items = [(clean, [STAR]), (with_cell(clean, 0, 3, NAN), [STAR]), (with_cell(clean, 0, 0, NAN), [STAR])]
     reply = ask(server.target, CTC, ctc_request(items, star_score=None))

@@ -23,7 +23,7 @@ def aligned(server: ServerProcess) -> float:
 
 
 def dropped(server: ServerProcess) -> float:
-    """Requests that were not run because their deadline passed: found so by a worker, or told by gRPC's cancellation."""
+    """Requests not run because their deadline passed: found so by a worker, or told by gRPC's cancellation."""
     reasons = ("deadline", "cancelled")
     return sum(server.metric("alignd_rejected_total", op="mas", reason=reason) for reason in reasons)
 
@@ -42,7 +42,7 @@ def test_a_deadline_that_has_passed_when_the_server_reads_it(narrow_server: Serv
     """gRPC's clients do not send such calls."""
     before = aligned(narrow_server)
     with (
-        busy(narrow_server) as work,
+        busy(narrow_server),
         RawCall(narrow_server.target, wire.MAXIMUM_PATH.path, metadata=METADATA, timeout="1n") as late,
     ):
         late.send(MESSAGE, end=True)

@@ -10,7 +10,7 @@ BUSY_CELLS = BUSY_FRAMES * (2 * BUSY_LABELS + 1)
 
 
 def busy(items: int = 1, small_items: int = 0) -> CtcRequest:
-    """About a quarter of a second of work on one core for each item, out of 120 KB; and `small_items` that cost nothing."""
+    """A quarter of a second of work on one core for each item, out of 120 KB; and `small_items` that cost nothing."""
     frames = np.array([BUSY_FRAMES] * items + [1] * small_items, np.int64)
     lengths = np.array([BUSY_LABELS] * items + [1] * small_items, np.int64)
     targets = np.tile(np.array([1, 2], np.int32), int(lengths.sum()))[: int(lengths.sum())]
