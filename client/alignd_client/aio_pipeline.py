@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 
 from alignd.wire import GET_SERVER_INFO, ServerInfo, ServerInfoRequest
 from alignd_client.aio_transport import AsyncTransport, run
-from alignd_client.errors import ClientClosedError
+from alignd_client.errors import AlignError, ClientClosedError
 from alignd_client.family import Family, ItemT, Outcome, ResultT
 from alignd_client.options import ClientOptions
 from alignd_client.packing import Packer, PackingLimits, Parcel
@@ -23,6 +23,7 @@ async def as_async(items: Iterable[T] | AsyncIterable[T]) -> AsyncIterator[T]:
             yield item
     else:
         for item in items:
+            await asyncio.sleep(0)  # so that what is in flight makes progress meanwhile
             yield item
 
 
@@ -68,8 +69,7 @@ class AsyncPipeline:
             if feed.failure is not None:
                 raise feed.failure
         finally:
-            for pending in window:
-                pending.cancel()
+            await asyncio.gather(*(pending.cancelled() for pending in window), return_exceptions=True)
 
     async def gather(self, family: Family[ItemT, Any, Any, ResultT], raws: Iterable[Any]) -> list[Outcome[ResultT]]:
         async with aclosing(self.stream(family, raws)) as outcomes:
@@ -92,8 +92,8 @@ class AsyncPipeline:
     async def _wait(self, pending: "_Pending[ItemT, ResultT]") -> Sequence[Outcome[ResultT]]:
         try:
             return await pending.outcomes()
-        except asyncio.CancelledError:
-            # Ours, where closing the channel cancelled the call; else the caller's, and none of our business.
+        except (AlignError, asyncio.CancelledError):
+            # A cancelled call is our doing, where closing cancelled it; a cancelled wait is the caller's.
             if pending.done():
                 self._check_open()
             raise
@@ -151,6 +151,8 @@ class _Pending(Generic[ItemT, ResultT]):
         assert self._task is not None
         return self._parcel.outcomes(await self._task)
 
-    def cancel(self) -> None:
+    async def cancelled(self) -> None:
+        """Cancels it, and waits until the server has been told."""
         if self._task is not None:
             self._task.cancel()
+            await asyncio.wait([self._task])

@@ -14,7 +14,7 @@ from alignd_client.channel import (
     import_grpc,
     resolve_target,
 )
-from alignd_client.errors import AlignError
+from alignd_client.errors import AlignError, ClientClosedError
 from alignd_client.faults import error_of
 from alignd_client.retry import Attempts, RetryPolicy, answered
 from alignd_client.transport import decode
@@ -68,6 +68,7 @@ class AsyncGrpcTransport:
     def __init__(self, target: str | None) -> None:
         self.target = resolve_target(target)
         self.reached = False
+        self._closed = False
         self._channels: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[int, Any]]
         self._channels = weakref.WeakKeyDictionary()
 
@@ -82,14 +83,17 @@ class AsyncGrpcTransport:
         try:
             return decode_health(await self.channel().unary_unary(HEALTH_PATH)(HEALTH_REQUEST, timeout=timeout))
         except grpc.RpcError as failure:
-            raise error_of(failure, self.target, 0, timeout) from None
+            raise error_of(failure, self.target, 0) from None
 
     async def close(self) -> None:
+        self._closed = True
         entry = self._channels.pop(asyncio.get_running_loop(), None)
         if entry is not None and entry[0] == os.getpid():
             await entry[1].close()
 
     def channel(self) -> Any:
+        if self._closed:  # meanwhile, by another task
+            raise ClientClosedError
         loop = asyncio.get_running_loop()
         entry = self._channels.get(loop)
         if entry is None or entry[0] != os.getpid():
@@ -118,5 +122,5 @@ class AsyncGrpcCall(Generic[Request, Reply]):
         try:
             reply = await method(self._data, timeout=timeout, metadata=metadata)
         except grpc.RpcError as failure:
-            raise error_of(failure, self._transport.target, len(self._data), timeout) from None
+            raise error_of(failure, self._transport.target, len(self._data)) from None
         return decode(self._rpc, reply)

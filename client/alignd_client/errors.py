@@ -124,11 +124,13 @@ class DeadlineExceededError(AlignError, TimeoutError):
     """The timeout passed before the answer came.
 
     Attributes:
-        timeout: seconds that the request was given, retries included.
+        timeout: seconds that the request was given, retries included; None if unknown.
+        details: what the server said of it, or "".
     """
 
     def __init__(self, timeout: float | None, details: str = "") -> None:
         self.timeout = timeout
+        self.details = details
         given = "" if timeout is None else f" within {timeout:g} s"
         super().__init__(f"no answer{given}" + (f" ({details})" if details else ""))
 

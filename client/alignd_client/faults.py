@@ -18,19 +18,20 @@ from alignd_client.errors import (
 _DETAILS: Final = "grpc-status-details-bin"
 
 # How gRPC itself words a connection that could not be made, as against a server that says it is unavailable.
-_NOT_CONNECTED: Final = re.compile(r"failed to connect|connection refused|resolution|resolve|no address", re.IGNORECASE)
+_NOT_CONNECTED: Final = re.compile(
+    r"failed to connect|connection refused|resolution|resolving|no address", re.IGNORECASE
+)
 _TOO_LARGE: Final = re.compile(r"larger than max|max.message.bytes", re.IGNORECASE)
 _LIMIT: Final = re.compile(r"\d+ vs\. (\d+)|over the limit of (\d+)")
 
 
-def error_of(failure: Any, target: str, size: int, timeout: float | None) -> AlignError:
+def error_of(failure: Any, target: str, size: int) -> AlignError:
     """What a failed call means.
 
     Args:
         failure: a `grpc.RpcError` or `grpc.aio.AioRpcError`, which share these methods.
         target: the server's address.
         size: bytes of the request's message.
-        timeout: seconds that the attempt had.
     """
     code = failure.code().name
     details = (failure.details() or "").strip()
@@ -39,7 +40,7 @@ def error_of(failure: Any, target: str, size: int, timeout: float | None) -> Ali
             return ServerUnavailableError(target, _last_cause(details))
         return ServerUnavailableError(target, details, reached=True)
     if code == "DEADLINE_EXCEEDED":
-        return DeadlineExceededError(timeout, "" if "Deadline Exceeded" in details else details)
+        return DeadlineExceededError(None, "" if "Deadline Exceeded" in details else details)
     if code == "RESOURCE_EXHAUSTED":
         retry_after = _retry_after(failure)
         if retry_after is None and _TOO_LARGE.search(details):

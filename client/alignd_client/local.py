@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 from alignd.wire import GET_SERVER_INFO, MalformedRequestError, Rpc
 from alignd_client.errors import (
     AlignError,
+    ClientClosedError,
     DeadlineExceededError,
     InvalidRequestError,
     OverloadedError,
@@ -31,6 +32,7 @@ class Engine:
 
     def __init__(self, device: str, threads: int | None) -> None:
         self._arguments = device, threads
+        self._closed = False
         self._engine: PerProcess[Any] = PerProcess(self._create)
         # Here and not on first use: a missing package or device should be known where it was asked for.
         self._engine.get()
@@ -48,11 +50,14 @@ class Engine:
         return future
 
     def close(self) -> None:
+        self._closed = True
         engine = self._engine.take()
         if engine is not None:
             engine.close()
 
     def _create(self) -> Any:
+        if self._closed:  # meanwhile, by another thread
+            raise ClientClosedError
         device, threads = self._arguments
         try:
             from alignd_server.engine import create_engine

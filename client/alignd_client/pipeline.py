@@ -6,7 +6,7 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from typing import Any, Generic
 
 from alignd.wire import GET_SERVER_INFO, ServerInfo, ServerInfoRequest
-from alignd_client.errors import ClientClosedError
+from alignd_client.errors import AlignError, ClientClosedError
 from alignd_client.family import Family, ItemT, Outcome, ResultT
 from alignd_client.options import ClientOptions
 from alignd_client.packing import Packer, PackingLimits, Parcel
@@ -79,8 +79,8 @@ class Pipeline:
     def _wait(self, pending: "_Pending[ItemT, ResultT]") -> Sequence[Outcome[ResultT]]:
         try:
             return pending.outcomes()
-        except CancelledError:
-            self._check_open()
+        except (AlignError, CancelledError):
+            self._check_open()  # closing is then the cause, whatever gRPC made of it
             raise
 
     def _check_open(self) -> None:

@@ -69,9 +69,12 @@ class Attempts:
             reached: whether the server has ever answered.
 
         Raises:
-            AlignError: `error` itself, if another attempt makes no sense, has no time left, or is one too many.
+            AlignError: `error`, if another attempt makes no sense, has no time left, or is one too many.
         """
         self._failures += 1
+        if isinstance(error, DeadlineExceededError):
+            # The attempt knows only what was left of the time.
+            raise DeadlineExceededError(self._timeout, error.details)
         if not error.retryable:
             raise error
         if not reached and self._failures >= self._policy.attempts_when_unreached:

@@ -13,7 +13,7 @@ from alignd_client.channel import (
     import_grpc,
     resolve_target,
 )
-from alignd_client.errors import AlignError, ServerError
+from alignd_client.errors import AlignError, ClientClosedError, ServerError
 from alignd_client.faults import error_of
 from alignd_client.per_process import PerProcess
 from alignd_client.retry import Attempts, RetryPolicy, answered
@@ -76,6 +76,7 @@ class GrpcTransport:
     def __init__(self, target: str | None) -> None:
         self.target = resolve_target(target)
         self.reached = False
+        self._closed = False
         self._channel: PerProcess[Any] = PerProcess(self._open_channel)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -90,9 +91,10 @@ class GrpcTransport:
         try:
             return decode_health(check(HEALTH_REQUEST, timeout=timeout))
         except grpc.RpcError as failure:
-            raise error_of(failure, self.target, 0, timeout) from None
+            raise error_of(failure, self.target, 0) from None
 
     def close(self) -> None:
+        self._closed = True
         channel = self._channel.take()
         if channel is not None:
             channel.close()
@@ -103,6 +105,8 @@ class GrpcTransport:
         return method.future(data, timeout=timeout, metadata=((BYTES_METADATA, str(len(data))),))
 
     def _open_channel(self) -> Any:
+        if self._closed:  # meanwhile, by another thread
+            raise ClientClosedError
         return import_grpc().insecure_channel(self.target, options=channel_options(self.target))
 
 
@@ -129,7 +133,7 @@ class GrpcCall(Generic[Request, Reply]):
         except grpc.FutureCancelledError:
             raise CancelledError from None
         except grpc.RpcError as failure:
-            raise error_of(failure, self._transport.target, len(self._data), timeout) from None
+            raise error_of(failure, self._transport.target, len(self._data)) from None
         except BaseException:  # an interrupt: the server need not go on
             self._running.cancel()
             raise

@@ -2,7 +2,7 @@
 
 import asyncio
 import inspect
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from typing import Any
 
 
@@ -20,9 +20,12 @@ class Blocking:
             value = method(*arguments, **options)
             if inspect.isasyncgen(value):
                 return self._iterate(value)
-            return self._loop.run_until_complete(value) if inspect.iscoroutine(value) else value
+            return self.run(value) if inspect.iscoroutine(value) else value
 
         return call
+
+    def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        return self._loop.run_until_complete(coroutine)
 
     def close(self) -> None:
         if not self._loop.is_closed():

@@ -65,16 +65,18 @@ class FakeServer:
 
     Attributes:
         faults: by RPC, what to do to its next calls before they are answered, one each.
+        rule: what to do to a call by its request; requests sent at once arrive in any order.
         seen: by RPC, the calls that arrived, in order.
         gate: calls of alignment wait until it is set; it is, at first.
         info: what GetServerInfo answers.
         health: the byte that Health/Check answers.
         most_at_once: alignment calls that were inside at the same time.
-        cancelled: alignment calls whose client went away before their answer.
+        cancelled: calls under the fault `hold` whose client took them back.
     """
 
     def __init__(self, port: int = 0) -> None:
         self.faults: dict[str, deque[Fault]] = defaultdict(deque)
+        self.rule: Callable[[Any], Fault | None] = lambda request: None
         self.seen: dict[str, list[Seen]] = defaultdict(list)
         self.gate = threading.Event()
         self.gate.set()
@@ -114,16 +116,21 @@ class FakeServer:
             refuse(grpc.StatusCode.INVALID_ARGUMENT, str(error), detail)(context)
         with self._lock:
             self.seen[name].append(Seen(request, len(data), time.monotonic()))
-            fault = self.faults[name].popleft() if self.faults[name] else None
+            fault = self.faults[name].popleft() if self.faults[name] else self.rule(request)
         if fault is not None:
             fault(context)
         if name == "GetServerInfo":
             return rpc.encode_reply(self.info)
         with self._being_inside():
             self.gate.wait(20)
-            if not context.is_active():
-                self.cancelled += 1
             return rpc.encode_reply(reference_answers.ANSWERS[name](request))
+
+    def hold(self, context: grpc.ServicerContext) -> None:
+        """A fault: no answer until the client takes the call back, or long after."""
+        gone = threading.Event()
+        if not context.add_callback(gone.set) or gone.wait(10):
+            with self._lock:
+                self.cancelled += 1
 
     def _being_inside(self) -> "_Inside":
         return _Inside(self)

@@ -1,0 +1,161 @@
+"""The command `alignd`, against the small server."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import alignd_client
+from alignd_client.cli import main
+from support import fake_engine
+from support.fake_server import FakeServer
+
+
+@pytest.fixture
+def speech(tmp_path: Path) -> Path:
+    path = tmp_path / "speech.wav"
+    path.write_bytes(bytes(1000))
+    return path
+
+
+@pytest.fixture
+def at(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALIGND_TARGET", server.target)
+
+
+@pytest.mark.usefixtures("at")
+def test_align_prints_a_table(speech: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["align", str(speech), "--text", "ab cde"]) == 0
+    printed = capsys.readouterr()
+    assert printed.out.splitlines()[1:] == ["   0.000     0.400   -0.500  ab", "   0.400     1.000   -0.500  cde"]
+    assert printed.err == ""
+
+
+@pytest.mark.usefixtures("at")
+@pytest.mark.parametrize("name", ["table", "json", "ctm", "textgrid", "srt"])
+def test_every_format_to_a_file(speech: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    text, output = tmp_path / "text.txt", tmp_path / "out"
+    text.write_text("ab cdé\n", encoding="utf-8")
+    arguments = ["align", str(speech), "--text-file", str(text), "--format", name, "--output", str(output), "--tokens"]
+    assert main(arguments) == 0
+    assert "é" in output.read_text(encoding="utf-8")
+    assert capsys.readouterr().out == ""
+    if name == "json":
+        value = json.loads(output.read_text(encoding="utf-8"))
+        assert (value["audio"], value["model"], len(value["tokens"])) == ("speech", "even", 5)
+
+
+def test_align_asks_the_server_that_is_named(
+    speech: Path, server: FakeServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ALIGND_TARGET", "localhost:1")
+    assert main(["align", str(speech), "--text", "ab", "--server", server.target, "--model", "odd"]) == 0
+    assert server.seen["AlignAudio"][0].request.model == "odd"
+    assert "ab" in capsys.readouterr().out
+
+
+def test_align_in_process(speech: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    (engine,) = [fake_engine.install(monkeypatch)]
+    assert main(["align", str(speech), "--text", "ab", "--local"]) == 0
+    assert engine[0].submitted == ["AlignAudio"]
+    assert engine[0].closed.is_set()
+    assert "ab" in capsys.readouterr().out
+
+
+def test_standard_input(speech: Path, server: FakeServer) -> None:
+    command = ["align", "-", "--text", "ab", "--server", server.target]
+    code = f"import sys; sys.path[:] = {sys.path!r}; from alignd_client.cli import main; sys.exit(main({command!r}))"
+    with speech.open("rb") as audio:
+        done = subprocess.run([sys.executable, "-c", code], stdin=audio, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "ab" in done.stdout
+
+
+@pytest.mark.parametrize(("health", "status"), [(1, 0), (2, 1), (0, 1)])
+def test_health(server: FakeServer, capsys: pytest.CaptureFixture[str], health: int, status: int) -> None:
+    server.health = health
+    assert main(["health", "--server", server.target]) == status
+    assert capsys.readouterr().out.strip() == ["UNKNOWN", "SERVING", "NOT_SERVING"][health]
+
+
+def test_info(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", "--server", server.target]) == 0
+    printed = capsys.readouterr().out
+    for words in ("0.0.0", "cpu (a patient one, reference)", "MaximumPath", "even (en, 16000 Hz, 20 ms", "67108864"):
+        assert words in printed
+
+
+def one_sentence(capsys: pytest.CaptureFixture[str]) -> str:
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("alignd: ")
+    assert printed.err.count("\n") == 1
+    assert "Traceback" not in printed.err
+    return printed.err
+
+
+@pytest.mark.parametrize("command", [["health"], ["info"], ["align", "FILE", "--text", "ab"]])
+def test_no_server_is_one_sentence(speech: Path, command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    command = [str(speech) if word == "FILE" else word for word in command]
+    assert main([*command, "--server", "localhost:1"]) == 1
+    assert "start one with `alignd-server`" in one_sentence(capsys)
+
+
+@pytest.mark.usefixtures("at")
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["align", "/nowhere/speech.wav", "--text", "ab"], "/nowhere/speech.wav"),
+        (["align", "EMPTY", "--text", "ab"], "the audio is empty"),
+        (["align", "EMPTY", "--text-file", "/nowhere/text"], "/nowhere/text"),
+        (["align", "EMPTY", "--text-file", "LATIN"], "utf-8"),
+        (["align", "SPEECH", "--text", "ab", "--output", "/nowhere/out"], "/nowhere/out"),
+        (["align", "SPEECH", "--text", "ab", "--timeout", "-1"], "timeout"),
+    ],
+)
+def test_failures_are_one_sentence(
+    speech: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], words: str
+) -> None:
+    files = {"SPEECH": speech, "EMPTY": tmp_path / "empty.wav", "LATIN": tmp_path / "latin.txt"}
+    files["EMPTY"].write_bytes(b"")
+    files["LATIN"].write_bytes(b"na\xefve")
+    assert main([str(files.get(argument, argument)) for argument in arguments]) == 1
+    assert words in one_sentence(capsys)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["align", "x.wav"],
+        ["align", "x.wav", "--text", "a", "--text-file", "b"],
+        ["align", "x.wav", "--text", "a", "--format", "xml"],
+        ["align", "x.wav", "--text", "a", "--local", "--server", "x"],
+        ["health", "--local"],
+    ],
+)
+def test_wrong_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert "usage: alignd" in capsys.readouterr().err
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--version"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out.strip() == f"alignd {alignd_client.__version__}"
+
+
+def test_a_reader_that_has_gone(speech: Path, server: FakeServer) -> None:
+    command = ["align", str(speech), "--text", "ab", "--server", server.target]
+    code = f"import sys; sys.path[:] = {sys.path!r}; from alignd_client.cli import main; sys.exit(main({command!r}))"
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([sys.executable, "-c", code], stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")

@@ -1,0 +1,88 @@
+"""Which items share a request."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from alignd.wire import Limits
+from alignd_client.ctc import CtcFamily
+from alignd_client.mas import MAS
+from alignd_client.packing import MOST_BYTES, MOST_CELLS, MOST_ITEMS, Packer, PackingLimits, Parcel
+
+
+def parcels(family: Any, raws: list[Any], limits: PackingLimits | None = None) -> list[Parcel[Any, Any, Any, Any]]:
+    packer = Packer(family, limits or PackingLimits())
+    packed = [parcel for raw in raws for parcel in packer.push(raw)]
+    return [*packed, *packer.flush()]
+
+
+def counts(packed: list[Parcel[Any, Any, Any, Any]]) -> list[int]:
+    return [len(parcel.items) for parcel in packed]
+
+
+def test_one_to_four_megabytes() -> None:
+    quarter = np.zeros((1, 1 << 16), np.float32)
+    assert counts(parcels(MAS, [quarter] * 9)) == [4, 4, 1]
+    large = np.zeros((1, 900_000), np.float32)
+    assert counts(parcels(MAS, [quarter, large, quarter])) == [2, 1]
+    larger = np.zeros((1, 2_000_000), np.float32)
+    assert counts(parcels(MAS, [quarter, larger, quarter])) == [1, 1, 1]
+
+
+def test_a_long_item_does_not_hold_small_ones() -> None:
+    # Few bytes, many cells: [9000, 4] emissions under 300 labels.
+    long = (np.zeros((9000, 4), np.float32), [1, 2] * 150)
+    short = (np.zeros((9, 4), np.float32), [1, 2])
+    assert MOST_CELLS < 9000 * 601
+    assert counts(parcels(CtcFamily(), [short, short, long, short])) == [2, 1, 1]
+
+
+def test_items_of_one_request_share_dtype_and_vocabulary() -> None:
+    single, double = np.zeros((2, 3), np.float32), np.zeros((2, 3), np.float64)
+    assert counts(parcels(MAS, [single, single, double, single])) == [2, 1, 1]
+    pair, triple = ((np.zeros((4, vocabulary), np.float32), [1]) for vocabulary in (2, 3))
+    assert counts(parcels(CtcFamily(), [pair, triple, triple])) == [1, 2]
+
+
+def test_what_the_server_takes() -> None:
+    value = np.zeros((1, 10), np.float32)
+    assert counts(parcels(MAS, [value] * 5, PackingLimits(items=2))) == [2, 2, 1]
+    assert counts(parcels(MAS, [value] * (MOST_ITEMS + 1))) == [MOST_ITEMS, 1]
+    limits = PackingLimits.of(Limits(0, 0, 0, 0))
+    assert (limits.message_bytes, limits.items) == (None, MOST_ITEMS)
+    assert PackingLimits.of(Limits(100, 3, 0, 0)) == PackingLimits(100, 3)
+
+
+@settings(derandomize=True, deadline=None, max_examples=50)
+@given(
+    st.lists(st.tuples(st.integers(1, 9), st.integers(1, 40), st.booleans()), min_size=1, max_size=40),
+    st.integers(2_000, 10_000),
+)
+def test_every_item_is_packed_once_in_order(shapes: list[tuple[int, int, bool]], limit: int) -> None:
+    values = [np.full((S, T), i, np.float64 if double else np.float32) for i, (S, T, double) in enumerate(shapes)]
+    packed = parcels(MAS, values, PackingLimits(limit))
+    seen = 0
+    for parcel in packed:
+        assert parcel.first == seen
+        if parcel.settled is not None:
+            assert values[seen].nbytes > limit - 100
+            seen += 1
+            continue
+        seen += len(parcel.items)
+        request = parcel.request()
+        message = MAS.rpc.encode_request(request)
+        assert len(message) <= min(limit, MOST_BYTES)
+        ends = np.cumsum(request.tokens * request.frames)
+        assert [request.values[end - 1] for end in ends] == list(range(parcel.first, seen))
+    assert seen == len(values)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_pack_of_owned_memory(count: int) -> None:
+    value = np.zeros((2, 3), np.float32)
+    (parcel,) = parcels(MAS, [value] * count)
+    value[:] = 7
+    assert not parcel.request().values.any()

@@ -1,0 +1,142 @@
+"""A client that is forked, spawned and pickled; and what importing it costs."""
+
+import multiprocessing
+import pickle
+import subprocess
+import sys
+import threading
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+
+from alignd_client import AlignClient
+from alignd_client.aio import AsyncAlignClient
+from alignd_client.per_process import PerProcess
+from support.blocking import Blocking
+from support.fake_server import FakeServer
+
+SERVER = """
+import sys
+from support.fake_server import FakeServer
+with FakeServer() as server:
+    print(server.target, flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def target() -> Any:
+    """Of a server in another process: a fork of this one must not carry it along."""
+    command = [sys.executable, "-c", f"import sys; sys.path[:] = {sys.path!r}\n{SERVER}"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        yield process.stdout.readline().strip()
+
+
+def frames_of(client: AlignClient, count: int = 3) -> list[int]:
+    values = [np.zeros((1, i + 1), np.float32) for i in range(count)]
+    return [len(alignment.path) for alignment in client.align_mas(values)]
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_a_client_in_worker_processes(target: str, method: str) -> None:
+    with AlignClient(target) as client:
+        assert frames_of(client) == [1, 2, 3]  # connected, with threads, before the fork
+        context = multiprocessing.get_context(method)
+        with ProcessPoolExecutor(2, mp_context=context) as pool:
+            futures = [pool.submit(frames_of, client, i) for i in range(1, 5)]
+            assert [future.result(timeout=60) for future in futures] == [list(range(1, i + 1)) for i in range(1, 5)]
+        assert frames_of(client) == [1, 2, 3]
+
+
+def answer(client: AlignClient, queue: Any) -> None:
+    queue.put(frames_of(client))
+
+
+def test_a_fork_while_calls_are_in_flight(target: str) -> None:
+    with AlignClient(target) as client:
+        stop = threading.Event()
+        failures: list[BaseException] = []
+
+        def keep_busy() -> None:
+            try:
+                while not stop.is_set():
+                    assert frames_of(client) == [1, 2, 3]
+            except BaseException as error:
+                failures.append(error)
+
+        threads = [threading.Thread(target=keep_busy) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        context = multiprocessing.get_context("fork")
+        for _ in range(3):
+            queue = context.Queue()
+            # Inherited, not pickled: the child finds the parent's client as it was.
+            child = context.Process(target=answer, args=(client, queue))
+            child.start()
+            assert queue.get(timeout=30) == [1, 2, 3]
+            child.join(30)
+            assert child.exitcode == 0
+        stop.set()
+        for thread in threads:
+            thread.join()
+        assert failures == []
+
+
+def test_pickling_keeps_the_options(target: str) -> None:
+    with AlignClient(target, timeout=7.0, max_in_flight=3, max_message_bytes=12_345) as client:
+        frames_of(client)
+        with pickle.loads(pickle.dumps(client)) as copy:
+            assert frames_of(copy) == [1, 2, 3]
+            assert copy._options == client._options
+    asynchronous = AsyncAlignClient(target, timeout=7.0)
+    copied = pickle.loads(pickle.dumps(asynchronous))
+    assert copied._options == asynchronous._options
+    with Blocking(copied) as blocking:
+        assert frames_of(blocking) == [1, 2, 3]  # type: ignore[arg-type]
+
+
+def test_an_asyncio_client_in_one_loop_after_another(target: str) -> None:
+    client = AsyncAlignClient(target)
+    for _ in range(2):
+        with Blocking(client) as blocking:
+            assert frames_of(blocking) == [1, 2, 3]  # type: ignore[arg-type]
+            client = pickle.loads(pickle.dumps(client))
+    first, second = Blocking(client), Blocking(client)
+    assert frames_of(first) == frames_of(second) == frames_of(first)  # type: ignore[arg-type]
+    first.close()
+
+
+def test_per_process_makes_one_value_for_all_threads() -> None:
+    made: list[object] = []
+    barrier = threading.Barrier(8)
+    one = PerProcess(lambda: made.append(object()) or made[-1])
+
+    def use() -> None:
+        barrier.wait()
+        one.get()
+
+    threads = [threading.Thread(target=use) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(made) == 1
+    assert one.take() is made[0]
+    assert one.peek() is None
+
+
+@pytest.mark.parametrize("module", ["alignd_client", "alignd_client.aio", "alignd_client.cli"])
+def test_importing_loads_nothing_heavy(module: str) -> None:
+    heavy = {"torch", "numba", "triton", "grpc", "alignd_server", "alignd_kernels", "google.rpc"}
+    code = f"import sys; sys.path[:] = {sys.path!r}\nimport {module}; print(sorted({heavy!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_server_of_these_tests_is_in_this_process(server: FakeServer) -> None:
+    """Its thread pool would not survive the forks above, hence `target`."""
+    with AlignClient(server.target) as client:
+        assert frames_of(client) == [1, 2, 3]

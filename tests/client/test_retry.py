@@ -1,0 +1,68 @@
+"""When to try again, with a clock that the test moves."""
+
+import pytest
+
+from alignd_client import AlignError, DeadlineExceededError, OverloadedError, ServerError, ServerUnavailableError
+from alignd_client.retry import Attempts, RetryPolicy
+
+AWAY = ServerUnavailableError("host:1")
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def attempts(timeout: float | None = None, jitter: float = 1.0, clock: Clock | None = None) -> Attempts:
+    return Attempts(RetryPolicy(0.1, 2.0, 5), timeout, clock=clock or Clock(), jitter=lambda: jitter)
+
+
+def delays(error: AlignError, jitter: float, count: int) -> list[float]:
+    one = attempts(jitter=jitter)
+    return [one.delay_after(error, reached=True) for _ in range(count)]
+
+
+def test_delays_double_up_to_the_longest() -> None:
+    assert delays(AWAY, 1.0, 7) == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0])
+    assert delays(AWAY, 0.0, 7) == pytest.approx([0.05, 0.1, 0.2, 0.4, 0.8, 1.0, 1.0])
+
+
+def test_the_servers_wish_is_a_lower_bound() -> None:
+    assert delays(OverloadedError("", 0.3), 1.0, 4) == pytest.approx([0.3, 0.3, 0.4, 0.8])
+
+
+def test_a_server_that_never_answered_is_given_up() -> None:
+    one = attempts()
+    for _ in range(4):
+        one.delay_after(AWAY, reached=False)
+    with pytest.raises(ServerUnavailableError) as caught:
+        one.delay_after(AWAY, reached=False)
+    assert caught.value is AWAY
+
+
+def test_the_deadline_is_for_all_attempts() -> None:
+    clock = Clock()
+    one = attempts(1.0, clock=clock)
+    assert one.remaining() == 1.0
+    clock.now += 0.6
+    assert one.remaining() == pytest.approx(0.4)
+    one.delay_after(AWAY, reached=True)
+    clock.now += 0.3
+    with pytest.raises(ServerUnavailableError):  # 0.2 s would end past the deadline: the cause tells more than that
+        one.delay_after(AWAY, reached=True)
+    clock.now += 0.2
+    with pytest.raises(DeadlineExceededError, match="1 s"):
+        one.remaining()
+
+
+def test_without_a_deadline_there_is_time() -> None:
+    assert attempts().remaining() is None
+
+
+@pytest.mark.parametrize("error", [ServerError("x"), OverloadedError("a quota")])
+def test_what_cannot_pass_is_raised(error: AlignError) -> None:
+    with pytest.raises(type(error)) as caught:
+        attempts().delay_after(error, reached=True)
+    assert caught.value is error

@@ -1,0 +1,439 @@
+"""What the client does when the server is slow, full, away or of another opinion; for threads and asyncio."""
+
+import asyncio
+import socket
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import grpc
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from alignd.wire import OK, MasReply, MasRequest
+from alignd_client import (
+    AlignClient,
+    AlignError,
+    ClientClosedError,
+    DeadlineExceededError,
+    InvalidRequestError,
+    ItemCode,
+    MessageTooLargeError,
+    OverloadedError,
+    ServerError,
+    ServerUnavailableError,
+)
+from alignd_client.aio_pipeline import as_async
+from support import reference_answers
+from support.fake_server import FakeServer, overloaded, refuse, sleep, unavailable
+from support.reference_answers import server_info
+
+VALUE = np.zeros((2, 6), np.float32)
+RPC = "MaximumPath"
+
+
+def until(condition: Callable[[], bool], seconds: float = 5.0) -> bool:
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.01)
+    return condition()
+
+
+def closed_port() -> int:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port: int = unused.getsockname()[1]
+        return port
+
+
+def test_info_and_health(connect: Any, server: FakeServer) -> None:
+    client = connect()
+    assert client.server_info() == server.info
+    assert client.health() is True
+    server.health = 2
+    assert client.health_status() == "NOT_SERVING"
+    assert client.health() is False
+
+
+def test_messages_name_their_size(connect: Any, server: FakeServer) -> None:
+    list(connect().align_mas([VALUE]))  # the server refuses one that does not
+    assert server.seen[RPC][0].nbytes > VALUE.nbytes
+
+
+def test_small_items_travel_together(connect: Any, server: FakeServer) -> None:
+    results = list(connect().align_mas([VALUE] * 100))
+    assert len(results) == 100
+    assert [len(seen.request) for seen in server.seen[RPC]] == [100]
+
+
+def test_the_limits_are_asked_for_once(connect: Any, server: FakeServer) -> None:
+    client = connect()
+    for _ in range(3):
+        list(client.align_mas([VALUE]))
+    assert len(server.seen["GetServerInfo"]) == 1
+    list(connect(max_message_bytes=1 << 20).align_mas([VALUE]))
+    assert len(server.seen["GetServerInfo"]) == 1
+
+
+def test_unavailable_is_tried_again(connect: Any, server: FakeServer) -> None:
+    server.faults[RPC].extend([unavailable()] * 2)
+    (result,) = connect().align_mas([VALUE])
+    assert result.status.ok
+    assert len(server.seen[RPC]) == 3
+
+
+def test_a_server_that_was_there_is_waited_for(connect: Any, server: FakeServer) -> None:
+    client = connect(timeout=20)
+    list(client.align_mas([VALUE]))
+    port = int(server.target.rpartition(":")[2])
+    server.stop()
+    back: list[FakeServer] = []
+    timer = threading.Timer(1.0, lambda: back.append(FakeServer(port)))
+    timer.start()
+    (result,) = client.align_mas([VALUE])
+    assert result.status.ok
+    back[0].stop()
+
+
+def test_unavailable_to_the_end_of_the_time(connect: Any, server: FakeServer) -> None:
+    client = connect(timeout=0.5, max_message_bytes=1 << 20)
+    client.server_info()
+    server.faults[RPC].extend([unavailable()] * 100)
+    start = time.monotonic()
+    with pytest.raises(ServerUnavailableError, match=r"cannot work now.*the device is lost"):
+        list(client.align_mas([VALUE]))
+    assert time.monotonic() - start < 1.5
+    assert len(server.seen[RPC]) >= 2
+
+
+def test_no_server_there(connect: Any) -> None:
+    target = f"localhost:{closed_port()}"
+    client = connect(target)
+    start = time.monotonic()
+    with pytest.raises(ServerUnavailableError) as caught:
+        list(client.align_mas([VALUE]))
+    assert time.monotonic() - start < 10  # though the timeout is a minute
+    message = str(caught.value)
+    assert target in message
+    assert "alignd-server" in message
+    assert "ALIGND_TARGET" in message
+    assert "\n" not in message
+    assert isinstance(caught.value, ConnectionError)
+    assert client.health() is False
+    with pytest.raises(ServerUnavailableError, match="alignd-server"):
+        client.health_status()
+
+
+@pytest.mark.parametrize("target", ["no-such-host.invalid:50051", "[:::bad"])
+def test_a_name_that_leads_nowhere(connect: Any, target: str) -> None:
+    with pytest.raises(ServerUnavailableError, match="alignd-server"):
+        connect(target, timeout=3).server_info()
+
+
+def test_to_align_nothing_no_server_is_needed(connect: Any) -> None:
+    assert list(connect(f"localhost:{closed_port()}").align_mas([])) == []
+
+
+def test_overload_is_tried_again_when_the_server_says(connect: Any, server: FakeServer) -> None:
+    server.faults[RPC].append(overloaded(0.4))
+    (result,) = connect().align_mas([VALUE])
+    assert result.status.ok
+    first, second = server.seen[RPC]
+    assert second.at - first.at >= 0.4
+
+
+def test_overload_to_the_end_of_the_time(connect: Any, server: FakeServer) -> None:
+    server.faults[RPC].extend([overloaded(0.05)] * 100)
+    with pytest.raises(OverloadedError, match="the queue is full") as caught:
+        list(connect(timeout=0.6).align_mas([VALUE]))
+    assert caught.value.retry_after == pytest.approx(0.05)
+    assert 2 <= len(server.seen[RPC]) < 10  # it backs off further than it was told to
+
+
+def test_exhaustion_without_retry_info_is_final(connect: Any, server: FakeServer) -> None:
+    server.faults[RPC].append(overloaded(None))
+    with pytest.raises(OverloadedError, match="quota") as caught:
+        list(connect().align_mas([VALUE]))
+    assert caught.value.retry_after is None
+    assert len(server.seen[RPC]) == 1
+
+
+def test_a_delay_past_the_deadline(connect: Any, server: FakeServer) -> None:
+    server.faults[RPC].append(sleep(1.0))
+    start = time.monotonic()
+    with pytest.raises(DeadlineExceededError, match=r"0\.3 s") as caught:
+        list(connect(timeout=0.3).align_mas([VALUE]))
+    assert time.monotonic() - start < 0.9
+    assert isinstance(caught.value, TimeoutError)
+    assert caught.value.timeout == 0.3
+    assert len(server.seen[RPC]) == 1
+
+
+def test_a_deadline_already_past(connect: Any, server: FakeServer) -> None:
+    with pytest.raises(DeadlineExceededError):
+        list(connect(timeout=0).align_mas([VALUE]))
+    assert not server.seen[RPC]
+
+
+def test_a_deadline_that_passed_in_the_queue_is_not_tried_again(connect: Any, server: FakeServer) -> None:
+    server.faults[RPC].append(refuse(grpc.StatusCode.DEADLINE_EXCEEDED, "waited too long in the queue"))
+    with pytest.raises(DeadlineExceededError, match="in the queue"):
+        list(connect().align_mas([VALUE]))
+    assert len(server.seen[RPC]) == 1
+
+
+def test_a_refused_request_names_field_and_reason(connect: Any) -> None:
+    with pytest.raises(InvalidRequestError, match="blank") as caught:
+        list(connect().align_ctc([np.zeros((6, 3), np.float32)], [[1]], blank=7))
+    assert caught.value.field == "blank"
+    assert "7" in caught.value.reason
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (grpc.StatusCode.INTERNAL, "a defect.*INTERNAL"),
+        (grpc.StatusCode.UNIMPLEMENTED, "older alignd"),
+        (grpc.StatusCode.CANCELLED, "a defect.*CANCELLED"),
+        (grpc.StatusCode.UNKNOWN, "a defect.*UNKNOWN"),
+        (grpc.StatusCode.PERMISSION_DENIED, "a defect.*PERMISSION_DENIED"),
+    ],
+)
+def test_other_failures_are_final(connect: Any, server: FakeServer, code: grpc.StatusCode, words: str) -> None:
+    server.faults[RPC].append(refuse(code, "a defect"))
+    with pytest.raises(ServerError, match=words) as caught:
+        list(connect().align_mas([VALUE]))
+    assert caught.value.code == code.name
+    assert len(server.seen[RPC]) == 1
+
+
+def test_an_answer_that_does_not_fit(connect: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    reply = MasReply((OK,), np.zeros(3, np.int32), np.zeros(0, np.int32), np.zeros(1))
+    monkeypatch.setitem(reference_answers.ANSWERS, RPC, lambda request: reply)
+    with pytest.raises(ServerError, match="does not fit"):
+        list(connect().align_mas([VALUE]))
+
+
+@pytest.mark.parametrize("on_error", ["raise", "return"])
+def test_an_item_larger_than_a_message(connect: Any, server: FakeServer, on_error: str) -> None:
+    server.info = server_info(max_message_bytes=10_000)
+    large = np.zeros((2, 2000), np.float32)
+    results = connect().align_mas([VALUE, large, VALUE], on_error=on_error)
+    assert next(results).status.ok
+    if on_error == "return":
+        assert next(results).status.code is ItemCode.OUT_OF_MEMORY
+        assert next(results).status.ok
+        return
+    with pytest.raises(MessageTooLargeError, match=r"item 1 .*16\d{3} bytes.*10000.*--max-message-bytes") as caught:
+        next(results)
+    assert caught.value.limit == 10_000
+    assert caught.value.size > 16_000
+    assert all(seen.nbytes < 10_000 for seen in server.seen[RPC])
+
+
+def test_a_drop_in_larger_than_a_message_travels_in_parts(connect: Any, server: FakeServer) -> None:
+    server.info = server_info(max_message_bytes=1_000)
+    path = connect().maximum_path(np.zeros((9, 4, 12), np.float32), np.ones((9, 4, 12)))
+    assert path.sum() == 9 * 12
+    assert len(server.seen[RPC]) > 2
+    assert all(seen.nbytes <= 1_000 for seen in server.seen[RPC])
+    with pytest.raises(MessageTooLargeError, match="item 0"):
+        connect().maximum_path(np.zeros((1, 4, 120), np.float32), np.ones((1, 4, 120)))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Received message larger than max (70 vs. 50)",
+        "a message of 70 bytes is over the limit of 50; alignd-server --max-message-bytes raises it",
+    ],
+)
+def test_a_message_that_the_server_finds_too_large(connect: Any, server: FakeServer, words: str) -> None:
+    server.faults[RPC].append(refuse(grpc.StatusCode.RESOURCE_EXHAUSTED, words))
+    with pytest.raises(MessageTooLargeError, match=r"at most 50.*--max-message-bytes"):
+        list(connect().align_mas([VALUE]))
+    assert len(server.seen[RPC]) == 1
+
+
+def one_by_one(server: FakeServer) -> None:
+    """Makes every item a request of its own."""
+    server.info = server_info(max_queue_items=1)
+
+
+def numbered(count: int, read: list[int] | None = None) -> Iterator[npt.NDArray[np.float32]]:
+    """Items whose results tell them apart: item i has i + 1 frames."""
+    for i in range(count):
+        if read is not None:
+            read.append(i)
+        yield np.zeros((1, i + 1), np.float32)
+
+
+def test_results_come_in_order(connect: Any, server: FakeServer) -> None:
+    one_by_one(server)
+    server.faults[RPC].extend([sleep(0.2), sleep(0.0), unavailable(), sleep(0.1)])
+    results = connect().align_mas(numbered(20))
+    assert [len(result.path) for result in results] == list(range(1, 21))
+
+
+def test_no_more_in_flight_than_allowed(connect: Any, server: FakeServer) -> None:
+    one_by_one(server)
+    server.faults[RPC].extend([sleep(0.05)] * 30)
+    server.gate.clear()
+    threading.Timer(0.5, server.gate.set).start()
+    assert len(list(connect(max_in_flight=3).align_mas(numbered(30)))) == 30
+    assert server.most_at_once == 3
+
+
+def test_items_are_read_when_they_are_needed(connect: Any, server: FakeServer) -> None:
+    one_by_one(server)
+    read: list[int] = []
+    results = connect(max_in_flight=3).align_mas(numbered(1000, read))
+    assert read == []
+    next(results)
+    assert 1 <= len(read) <= 3
+    next(results)
+    assert len(read) <= 4
+
+
+def test_an_answer_goes_out_before_a_slow_iterable_is_read_on(connect: Any, server: FakeServer) -> None:
+    one_by_one(server)
+    client = connect(max_in_flight=8)
+    list(client.align_mas([VALUE]))  # is connected
+    read: list[int] = []
+
+    def slow() -> Iterator[npt.NDArray[np.float32]]:
+        for value in numbered(8, read):
+            time.sleep(0.1)
+            yield value
+
+    async def slow_async() -> AsyncIterator[npt.NDArray[np.float32]]:
+        for value in numbered(8, read):
+            await asyncio.sleep(0.1)
+            yield value
+
+    blocking = isinstance(client, AlignClient)
+    assert next(client.align_mas(slow() if blocking else slow_async())).status.ok
+    assert len(read) < 8
+
+
+def test_asynchronous_iterables(connect: Any) -> None:
+    client = connect()
+    if isinstance(client, AlignClient):
+        with pytest.raises(TypeError):
+            next(client.align_mas(as_async([VALUE])))
+        return
+    assert [len(result.path) for result in client.align_mas(as_async(numbered(5)))] == [1, 2, 3, 4, 5]
+    log_probs = [np.zeros((6, 3), np.float32)] * 2
+    assert len(list(client.align_ctc(as_async(log_probs), [[1], [2]]))) == 2
+    assert len(list(client.align_ctc(log_probs, as_async([[1], [2]])))) == 2
+    assert len(list(client.align_audios(as_async([(bytes(10), "a")])))) == 1
+
+
+def test_an_iterables_own_error_comes_after_what_it_gave(connect: Any) -> None:
+    def broken() -> Iterator[npt.NDArray[np.float32]]:
+        yield VALUE
+        raise KeyError("lost")
+
+    results = connect().align_mas(broken())
+    assert next(results).status.ok
+    with pytest.raises(KeyError, match="lost"):
+        next(results)
+
+
+def test_an_iterator_that_is_left_cancels_its_calls(connect: Any, server: FakeServer) -> None:
+    one_by_one(server)
+    server.rule = lambda request: sleep(0.2) if getattr(request, "frames", [1])[0] == 1 else server.hold
+    client = connect(max_in_flight=3)
+    results = client.align_mas(numbered(100))
+    next(results)
+    results.close()
+    assert until(lambda: server.cancelled == 2)
+    assert len(server.seen[RPC]) == 3
+    (result,) = client.align_mas(numbered(1))  # the client goes on
+    assert result.status.ok
+
+
+def test_a_failed_item_cancels_the_rest(connect: Any, server: FakeServer) -> None:
+    one_by_one(server)
+    server.rule = lambda request: sleep(0.2) if getattr(request, "tokens", [5])[0] == 5 else server.hold
+    results = connect(max_in_flight=4).align_mas([np.zeros((5, 2), np.float32), *numbered(100)])
+    with pytest.raises(ValueError, match="item 0"):
+        next(results)
+    assert next(results, None) is None
+    assert until(lambda: server.cancelled == 3)
+    assert len(server.seen[RPC]) == 4
+
+
+def test_a_closed_client_says_so(connect: Any) -> None:
+    client = connect()
+    list(client.align_mas([VALUE]))
+    end = client.close if isinstance(client, AlignClient) else lambda: client.run(client.client.close())
+    end()
+    for use in (client.health, client.server_info, lambda: list(client.align_mas([VALUE]))):
+        with pytest.raises(ClientClosedError, match="closed"):
+            use()
+    end()
+
+
+def test_closing_ends_what_is_in_flight(server: FakeServer) -> None:
+    server.rule = lambda request: server.hold if isinstance(request, MasRequest) else None
+    client = AlignClient(server.target)
+    threading.Timer(0.3, client.close).start()
+    with pytest.raises(ClientClosedError):
+        list(client.align_mas([VALUE]))
+    assert until(lambda: server.cancelled == 1)
+
+
+def test_many_threads_share_a_client(server: FakeServer) -> None:
+    client = AlignClient(server.target)
+    failures: list[BaseException] = []
+
+    def work(frames: int) -> None:
+        try:
+            for _ in range(10):
+                (result,) = client.align_mas([np.zeros((1, frames), np.float32)])
+                assert len(result.path) == frames
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(frames,)) for frames in range(1, 17)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    client.close()
+    assert failures == []
+    assert server.most_at_once <= 8
+
+
+def test_the_target_comes_from_the_environment(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALIGND_TARGET", server.target)
+    with AlignClient() as client:
+        assert client.health()
+    monkeypatch.setenv("ALIGND_TARGET", "localhost:1")
+    with AlignClient(server.target) as client:
+        assert client.health()
+
+
+def test_a_proxy_in_the_environment_is_not_asked_for_this_machine(
+    connect: Any, server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{closed_port()}")
+    monkeypatch.delenv("no_proxy", raising=False)
+    assert connect().health()
+
+
+@pytest.mark.parametrize(
+    "options", [{"timeout": -1}, {"timeout": float("nan")}, {"max_in_flight": 0}, {"max_message_bytes": 0}]
+)
+def test_options_that_make_no_client(connect: Any, options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(options))):
+        connect(**options)
+
+
+def test_every_error_is_an_align_error(connect: Any, server: FakeServer) -> None:
+    server.faults[RPC].append(unavailable())
+    with pytest.raises(AlignError):
+        list(connect(timeout=0.01).align_mas([VALUE]))
