@@ -56,6 +56,10 @@ LAUNCH_OPTIONS: Final = {
     "maxnreg": 255,  # else ptxas spills on sm_80 for more programs at a time
 }
 
+STEP: Final = 8
+"""Frames that a kernel's loop takes at a time. Two such steps are loaded ahead, which takes about as long as a trip to
+memory; longer steps need more registers, and Triton's compiler time beyond proportion."""
+
 INTERPRETED: Final = os.environ.get("TRITON_INTERPRET") == "1"
 
 
@@ -107,6 +111,11 @@ def fill_zeros(out, n):
     block = tl.arange(0, 128)
     for start in range(0, n, 128):
         tl.store(out + start + block, tl.zeros([128], out.dtype.element_ty), mask=block < n - start)
+
+
+def accumulator_of(dtype: DType) -> torch.dtype:
+    """`DType.accumulator` as torch names it."""
+    return torch.float64 if dtype is DType.FLOAT64 else torch.float32
 
 
 def check_device(device: torch.device) -> None:

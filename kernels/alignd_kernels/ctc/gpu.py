@@ -1,6 +1,6 @@
 """CTC forced alignment on a GPU. Imported only where one is used (or Triton's interpreter): it needs torch."""
 
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -11,8 +11,10 @@ from alignd_kernels.ctc.gpu_kernel import ctc_best_path_kernel
 from alignd_kernels.dtypes import DType
 from alignd_kernels.gpu_common import (
     DTYPES,
+    STEP,
     TORCH_DTYPES,
     Stopwatch,
+    accumulator_of,
     check_device,
     current,
     launcher,
@@ -21,10 +23,6 @@ from alignd_kernels.gpu_common import (
     with_end,
 )
 from alignd_kernels.ragged import Int64Array, offsets_of
-
-FRAMES_AHEAD: Final = {DType.FLOAT16: 16, DType.BFLOAT16: 16, DType.FLOAT32: 16, DType.FLOAT64: 8}
-"""Frames that are loaded before they are needed: a trip to memory takes about as long as 16 frames of arithmetic, but
-16 of float64 come near the limit of registers."""
 
 
 class DeviceResult(NamedTuple):
@@ -35,6 +33,11 @@ class DeviceResult(NamedTuple):
     frame_scores: torch.Tensor
     scores: torch.Tensor
     statuses: torch.Tensor
+
+
+def constants(dtype: DType) -> dict[str, object]:
+    """What the kernel is compiled for."""
+    return {"ACC": tl.float64 if dtype is DType.FLOAT64 else tl.float32, "STEP": STEP}
 
 
 def _rows(labels: Int64Array, frames: Int64Array) -> Int64Array:
@@ -72,11 +75,10 @@ def _enqueue(
     """Queue the kernel on the current stream, without waiting for it. `outputs`: paths, durations, frame scores."""
     device = log_probs.device
     dtype = DTYPES[log_probs.dtype]
-    double = dtype is DType.FLOAT64
     items = table.shape[1] - 1
     scores = torch.empty(items, dtype=torch.float64, device=device)
     statuses = torch.empty(items, dtype=torch.int32, device=device)
-    rows = torch.empty(row_count, dtype=torch.float64 if double else torch.float32, device=device)
+    rows = torch.empty(row_count, dtype=accumulator_of(dtype), device=device)
     bits = torch.empty(word_count, dtype=torch.int32, device=device)
     stopwatch = Stopwatch(device)
     launch = launcher(
@@ -84,8 +86,7 @@ def _enqueue(
         device,
         items,
         (log_probs, targets, table, star_scores, *outputs, scores, statuses, rows, bits, items + 1),
-        ACC=tl.float64 if double else tl.float32,
-        AHEAD=FRAMES_AHEAD[dtype],
+        **constants(dtype),
     )
     with stopwatch:
         launch()

@@ -100,7 +100,7 @@ def ctc_best_path_kernel(
     bits,
     pitch_of_table,
     ACC: tl.constexpr,
-    AHEAD: tl.constexpr,
+    STEP: tl.constexpr,
 ):
     """Best path of item `program_id`. Rows of `table`, int64: index of cell (0, 0), frames, columns, pitch; index of
     the first target, targets, blank; start of the item's part of `paths` and `frame_scores`, of `durations`, of `rows`
@@ -163,7 +163,7 @@ def ctc_best_path_kernel(
                 right,
                 bits + strip * chunks * 96,
                 ACC,
-                AHEAD,
+                STEP,
             )
             bad = tl.maximum(bad, strip_bad)
             # What follows reads `right`, which other threads have written, and overwrites `left`, which they have read.
@@ -191,6 +191,7 @@ def ctc_best_path_kernel(
                 durations,
                 frame_scores,
                 rows,
+                STEP,
             )
             status = tl.where(start == 0, status, INTERNAL)
             tl.debug_barrier()  # the sum reads what other threads wrote to `rows`

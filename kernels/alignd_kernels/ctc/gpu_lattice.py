@@ -23,11 +23,11 @@ NO_LABEL = tl.constexpr(-2)
 
 
 @triton.jit
-def _load(columns, pitch, mask, t, AHEAD: tl.constexpr):
-    """Emissions of the labels in frames t … t + AHEAD − 1; −∞ where no path visits them, whatever stands there."""
+def _load(columns, pitch, mask, t, STEP: tl.constexpr):
+    """Emissions of the labels in frames t … t + STEP − 1; −∞ where no path visits them, whatever stands there."""
     x = ()
     row = columns + t * pitch
-    for j in tl.static_range(AHEAD):
+    for j in tl.static_range(STEP):
         x = x + (tl.load(row + j * pitch, mask=((mask >> j) & 1) != 0, other=float("-inf")),)
     return x
 
@@ -56,7 +56,7 @@ def ctc_strip(
     right,
     bits,
     ACC: tl.constexpr,
-    AHEAD: tl.constexpr,
+    STEP: tl.constexpr,
 ):
     """Pairs i0 … i0 + 31 in all frames in which a path can visit them.
 
@@ -67,7 +67,6 @@ def ctc_strip(
         left: scores of label i0 − 1 by frame, read.
         right: scores of the strip's last label by frame, written.
         bits: words of the strip, [chunk from i0 // 32 on, 3, pair of the strip], written.
-        AHEAD: frames that are loaded before they are needed, so that a trip to memory hides behind arithmetic.
 
     Returns:
         R[i0 + 31]; the score of blank L in frame T − 1 if it lies in the strip, else 0; and 1 if a state that a path
@@ -98,7 +97,9 @@ def ctc_strip(
     begin = (i0 + repeats_before) // 32
     words = bits + (begin - i0 // 32).to(tl.int64) * 96 + lane
     on_label = visited(begin * 32, label_first, slack)
-    x = _load(columns, pitch, tl.where(wildcard, 0, on_label), begin * 32, AHEAD)
+    x = _load(columns, pitch, tl.where(wildcard, 0, on_label), begin * 32, STEP)
+    on_label_next = visited(begin * 32 + STEP, label_first, slack)
+    x_next = _load(columns, pitch, tl.where(wildcard, 0, on_label_next), begin * 32 + STEP, STEP)
     blanks, stars = _load_frames(log_probs, pitch, blank, wild, begin * 32, T)
     for chunk in range(begin, tl.cdiv(tl.minimum(T, T - L + i0 + 32), 32)):
         t0 = chunk * 32
@@ -110,19 +111,19 @@ def ctc_strip(
         blank_moved = tl.zeros([32], tl.int32)
         label_moved = tl.zeros([32], tl.int32)
         label_skipped = tl.zeros([32], tl.int32)
-        for part in range(32 // AHEAD):  # not unrolled: it would double the registers and the time to compile
-            t = t0 + part * AHEAD
+        for done in range(0, 32, STEP):
+            t = t0 + done
             on_blank = visited(t, blank_first, blank_span)
-            on_label_ahead = visited(t + AHEAD, label_first, slack)
-            x_ahead = _load(columns, pitch, tl.where(wildcard, 0, on_label_ahead), t + AHEAD, AHEAD)
-            here = (lane + part * AHEAD) % 32
+            on_label_after = visited(t + 2 * STEP, label_first, slack)
+            x_after = _load(columns, pitch, tl.where(wildcard, 0, on_label_after), t + 2 * STEP, STEP)
+            here = (lane + done) % 32
             from_left = tl.gather(entering, here, 0)
             blanks_here = tl.gather(blanks, here, 0)
             stars_here = tl.gather(stars, here, 0)
             blank_word = tl.zeros([32], tl.int32)
             label_word = tl.zeros([32], tl.int32)
             skip_word = tl.zeros([32], tl.int32)
-            for j in tl.static_range(AHEAD):
+            for j in tl.static_range(STEP):
                 label_before = tl.where(lane == 0, entry(from_left, j), tl.gather(v_label, before, 0))
                 blank_visited = ((on_blank >> j) & 1) != 0
                 label_visited = ((on_label >> j) & 1) != 0
@@ -145,12 +146,14 @@ def ctc_strip(
                 blank_word |= tl.where(moved, 1 << j, 0)
                 v_blank = tl.where(blank_visited, x_blank + tl.where(moved, label_before, v_blank), float("-inf"))
                 end = tl.where(t + j == T - 1, v_blank, end)
-                leaving = tl.where(lane == part * AHEAD + j, entry(v_label, edge), leaving)
-            blank_moved |= blank_word << (part * AHEAD)
-            label_moved |= label_word << (part * AHEAD)
-            label_skipped |= skip_word << (part * AHEAD)
-            on_label = on_label_ahead
-            x = x_ahead
+                leaving = tl.where(lane == done + j, entry(v_label, edge), leaving)
+            blank_moved |= blank_word << done
+            label_moved |= label_word << done
+            label_skipped |= skip_word << done
+            on_label = on_label_next
+            x = x_next
+            on_label_next = on_label_after
+            x_next = x_after
         tl.store(words, blank_moved)
         tl.store(words + 32, label_moved)
         tl.store(words + 64, label_skipped)
@@ -163,7 +166,21 @@ def ctc_strip(
 
 @triton.jit
 def ctc_trace(
-    log_probs, pitch, targets, T, L, blank, wild, bits, chunks, last, paths, durations, frame_scores, on_path
+    log_probs,
+    pitch,
+    targets,
+    T,
+    L,
+    blank,
+    wild,
+    bits,
+    chunks,
+    last,
+    paths,
+    durations,
+    frame_scores,
+    on_path,
+    STEP: tl.constexpr,
 ):
     """Follow the moves back from state `last` in frame T − 1, 32 frames at a time: they pass at most 32 pairs.
 
@@ -194,20 +211,20 @@ def ctc_trace(
         label_skipped = tl.load(words + 64, mask=known, other=0)
         path = tl.zeros([32], tl.int32)
         count = tl.where(lane == 0, carried, 0)
-        for j in tl.static_range(31, -1, -1):
-            t = chunk * 32 + j
-            path = tl.where(lane == j, 2 * pair + label, path)
-            count += tl.where((window == pair) & (t < T), label, 0)
-            at = top - pair
-            skipped = (tl.gather(label_skipped, at, 0) >> j) & 1
-            moved = (tl.gather(label_moved, at, 0) >> j) & 1
-            left = tl.where(
-                label == 1, skipped, (tl.gather(blank_moved, at, 0) >> j) & 1
-            )  # to the label of the pair before
-            label_then = tl.where(left == 1, 1, tl.where(moved == 1, 0, label))
-            goes = (t > 0) & (t < T)
-            pair -= tl.where(goes, left, 0)
-            label = tl.where(goes, label_then, label)
+        for done in range(0, 32, STEP):
+            for i in tl.static_range(STEP):
+                j = 31 - done - i
+                t = chunk * 32 + j
+                path = tl.where(lane == j, 2 * pair + label, path)
+                count += tl.where((window == pair) & (t < T), label, 0)
+                at = top - pair
+                # To the label of the pair before, from the label by two states, from the blank by one.
+                left = (tl.where(label == 1, tl.gather(label_skipped, at, 0), tl.gather(blank_moved, at, 0)) >> j) & 1
+                moved = (tl.gather(label_moved, at, 0) >> j) & 1
+                label_then = tl.where(left == 1, 1, tl.where(moved == 1, 0, label))
+                goes = (t > 0) & (t < T)
+                pair -= tl.where(goes, left, 0)
+                label = tl.where(goes, label_then, label)
         t = chunk * 32 + lane
         y = tl.load(targets + path // 2, mask=(path >= 0) & (path % 2 == 1) & (path // 2 < L), other=blank)
         read = (t < T) & (path >= 0) & (y != STAR)

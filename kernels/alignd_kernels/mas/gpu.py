@@ -9,8 +9,10 @@ import triton.language as tl
 from alignd_kernels.dtypes import DType
 from alignd_kernels.gpu_common import (
     DTYPES,
+    STEP,
     TORCH_DTYPES,
     Stopwatch,
+    accumulator_of,
     check_device,
     current,
     launcher,
@@ -25,8 +27,11 @@ from alignd_kernels.ragged import Int64Array, offsets_of
 TOKENS_PER_THREAD: Final = {DType.FLOAT16: 2, DType.BFLOAT16: 2, DType.FLOAT32: 2, DType.FLOAT64: 1}
 """K: as many as the registers hold without spilling."""
 
-FRAMES_AHEAD: Final = 16
-"""Frames that are loaded before they are needed: a trip to memory takes about as long as 16 frames of arithmetic."""
+
+def constants(dtype: DType) -> dict[str, object]:
+    """What the kernel is compiled for."""
+    accumulator = tl.float64 if dtype is DType.FLOAT64 else tl.float32
+    return {"ACC": accumulator, "K": TOKENS_PER_THREAD[dtype], "STEP": STEP}
 
 
 def _rows(tokens: Int64Array, frames: Int64Array) -> Int64Array:
@@ -58,11 +63,10 @@ def _enqueue(
     """Queue the kernel on the current stream and return its scores and statuses, without waiting for it."""
     device = values.device
     dtype = DTYPES[values.dtype]
-    double = dtype is DType.FLOAT64
     items = table.shape[1] - 1
     scores = torch.empty(items, dtype=torch.float64, device=device)
     statuses = torch.empty(items, dtype=torch.int32, device=device)
-    rows = torch.empty(row_count, dtype=torch.float64 if double else torch.float32, device=device)
+    rows = torch.empty(row_count, dtype=accumulator_of(dtype), device=device)
     bits = torch.empty(word_count, dtype=torch.int32, device=device)
     stopwatch = Stopwatch(device)
     launch = launcher(
@@ -70,9 +74,7 @@ def _enqueue(
         device,
         items,
         (values, table, durations, scores, statuses, rows, bits, items + 1),
-        ACC=tl.float64 if double else tl.float32,
-        K=TOKENS_PER_THREAD[dtype],
-        AHEAD=FRAMES_AHEAD,
+        **constants(dtype),
     )
     with stopwatch:
         launch()

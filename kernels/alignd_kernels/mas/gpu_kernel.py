@@ -30,10 +30,10 @@ from alignd_kernels.gpu_common import (
 
 
 @triton.jit
-def _load(rows, masks, t, K: tl.constexpr, AHEAD: tl.constexpr):
-    """Scores of frames t … t + AHEAD − 1, frame by frame K vectors; −∞ outside the band, whatever stands there."""
+def _load(rows, masks, t, K: tl.constexpr, STEP: tl.constexpr):
+    """Scores of frames t … t + STEP − 1, frame by frame K vectors; −∞ outside the band, whatever stands there."""
     x = ()
-    for j in tl.static_range(AHEAD):
+    for j in tl.static_range(STEP):
         for k in tl.static_range(K):
             x = x + (tl.load(rows[k] + t + j, mask=((masks[k] >> j) & 1) != 0, other=float("-inf")),)
     return x
@@ -49,11 +49,10 @@ def _masks(first, slack, t, K: tl.constexpr):
 
 
 @triton.jit
-def _strip(values, pitch, S, T, s0, left, right, bits, ACC: tl.constexpr, K: tl.constexpr, AHEAD: tl.constexpr):
+def _strip(values, pitch, S, T, s0, left, right, bits, ACC: tl.constexpr, K: tl.constexpr, STEP: tl.constexpr):
     """Tokens s0 … s0 + 32·K − 1 in all frames in which a path can visit them.
 
     Args:
-        AHEAD: frames that are loaded before they are needed, so that a trip to memory hides behind arithmetic.
         left: scores of token s0 − 1 by frame, read.
         right: scores of the strip's last token (S − 1 in the last strip) by frame, written.
         bits: words of the strip, [chunk from s0 // 32 on, token of the strip], written.
@@ -76,7 +75,9 @@ def _strip(values, pitch, S, T, s0, left, right, bits, ACC: tl.constexpr, K: tl.
     worst = tl.full([32], float("-inf"), ACC)  # NaN if any is
     begin = s0 // 32
     masks = _masks(first, slack, begin * 32, K)
-    x = _load(rows, masks, begin * 32, K, AHEAD)
+    x = _load(rows, masks, begin * 32, K, STEP)
+    masks_next = _masks(first, slack, begin * 32 + STEP, K)
+    x_next = _load(rows, masks_next, begin * 32 + STEP, K, STEP)
     for chunk in range(begin, tl.cdiv(tl.minimum(T, slack + s0 + 32 * K), 32)):
         t0 = chunk * 32
         # The left neighbour's scores one frame earlier. Before frame 0 a path stands left of token 0 with score 0.
@@ -88,15 +89,15 @@ def _strip(values, pitch, S, T, s0, left, right, bits, ACC: tl.constexpr, K: tl.
         words = ()
         for k in tl.static_range(K):
             words = words + (tl.zeros([32], tl.int32),)
-        for part in range(32 // AHEAD):  # not unrolled: it would double the registers and the time to compile
-            t = t0 + part * AHEAD
-            masks_ahead = _masks(first, slack, t + AHEAD, K)
-            x_ahead = _load(rows, masks_ahead, t + AHEAD, K, AHEAD)
-            from_left = tl.gather(entering, (lane + part * AHEAD) % 32, 0)
+        for done in range(0, 32, STEP):
+            t = t0 + done
+            masks_after = _masks(first, slack, t + 2 * STEP, K)
+            x_after = _load(rows, masks_after, t + 2 * STEP, K, STEP)
+            from_left = tl.gather(entering, (lane + done) % 32, 0)
             new_words = ()
             for k in tl.static_range(K):
                 new_words = new_words + (tl.zeros([32], tl.int32),)
-            for j in tl.static_range(AHEAD):
+            for j in tl.static_range(STEP):
                 move = tl.where(lane == 0, entry(from_left, j), tl.gather(v[K - 1], before, 0))
                 new_v = ()
                 set_words = ()
@@ -114,13 +115,15 @@ def _strip(values, pitch, S, T, s0, left, right, bits, ACC: tl.constexpr, K: tl.
                 edges = v[0]
                 for k in tl.static_range(1, K):
                     edges = tl.where(edge % K == k, v[k], edges)
-                leaving = tl.where(lane == part * AHEAD + j, entry(edges, edge // K), leaving)
+                leaving = tl.where(lane == done + j, entry(edges, edge // K), leaving)
             all_words = ()
             for k in tl.static_range(K):
-                all_words = all_words + (words[k] | (new_words[k] << (part * AHEAD)),)
+                all_words = all_words + (words[k] | (new_words[k] << done),)
             words = all_words
-            masks = masks_ahead
-            x = x_ahead
+            masks = masks_next
+            x = x_next
+            masks_next = masks_after
+            x_next = x_after
         for k in tl.static_range(K):
             tl.store(bits + (chunk - begin).to(tl.int64) * (32 * K) + lane * K + k, words[k])
         tl.store(right + t0 + lane, leaving, mask=t0 + lane < T)
@@ -128,7 +131,7 @@ def _strip(values, pitch, S, T, s0, left, right, bits, ACC: tl.constexpr, K: tl.
 
 
 @triton.jit
-def _trace(values, pitch, S, T, bits, chunks, durations, on_path, K: tl.constexpr):
+def _trace(values, pitch, S, T, bits, chunks, durations, on_path, K: tl.constexpr, STEP: tl.constexpr):
     """Follow the moves back from (S − 1, T − 1), 32 frames at a time: they pass at most 32 tokens.
 
     Args:
@@ -155,12 +158,14 @@ def _trace(values, pitch, S, T, bits, chunks, durations, on_path, K: tl.constexp
         word = tl.load(bits + place, mask=known, other=0)
         path = tl.zeros([32], tl.int32)
         count = tl.where(lane == 0, carried, 0)
-        for j in tl.static_range(31, -1, -1):
-            t = chunk * 32 + j
-            path = tl.where(lane == j, token, path)
-            count += tl.where((window == token) & (t < T), 1, 0)
-            moved = (tl.gather(word, top - token, 0) >> j) & 1
-            token -= tl.where((t > 0) & (t < T), moved, 0)
+        for done in range(0, 32, STEP):
+            for i in tl.static_range(STEP):
+                j = 31 - done - i
+                t = chunk * 32 + j
+                path = tl.where(lane == j, token, path)
+                count += tl.where((window == token) & (t < T), 1, 0)
+                moved = (tl.gather(word, top - token, 0) >> j) & 1
+                token -= tl.where((t > 0) & (t < T), moved, 0)
         t = chunk * 32 + lane
         x = tl.load(values + path.to(tl.int64) * pitch + t, mask=(t < T) & (path >= 0), other=0.0)
         tl.store(on_path + t, x.to(on_path.dtype.element_ty), mask=t < T)
@@ -184,7 +189,7 @@ def mas_best_path_kernel(
     pitch_of_table,
     ACC: tl.constexpr,
     K: tl.constexpr,
-    AHEAD: tl.constexpr,
+    STEP: tl.constexpr,
 ):
     """Best path of item `program_id`. Rows of `table`, int64: index of cell (0, 0), tokens, frames, pitch; start of the
     item's part of `durations`, of `rows` and of `bits`, each with one more entry for the end."""
@@ -222,7 +227,7 @@ def mas_best_path_kernel(
             left = rows + ((strip + 1) % 2) * frames
             right = rows + (strip % 2) * frames
             strip_bits = bits + strip * chunks * W
-            strip_bad = _strip(values, pitch, S, T, strip * W, left, right, strip_bits, ACC, K, AHEAD)
+            strip_bad = _strip(values, pitch, S, T, strip * W, left, right, strip_bits, ACC, K, STEP)
             bad = tl.maximum(bad, strip_bad)
             # What follows reads `right`, which other threads have written, and overwrites `left`, which they have read.
             tl.debug_barrier()
@@ -232,7 +237,7 @@ def mas_best_path_kernel(
         if status == OK:
             # The barrier after the last strip also orders its words, and its use of `rows`, before this; and no thread
             # has left `uniform` before all had loaded what the trace overwrites.
-            start = _trace(values, pitch, S, T, bits, chunks.to(tl.int32), durations, rows, K)
+            start = _trace(values, pitch, S, T, bits, chunks.to(tl.int32), durations, rows, K, STEP)
             status = tl.where(start == 0, status, INTERNAL)
             tl.debug_barrier()  # the sum reads what other threads wrote to `rows`
             score = sum_in_order(rows, T).to(ACC).to(tl.float64)
