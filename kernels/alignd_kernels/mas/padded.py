@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from alignd_kernels.arrays import host, host_scores, is_torch, on_gpu, same_device
+from alignd_kernels.arrays import host, host_scores, is_torch, on_gpu
 from alignd_kernels.mas.batch import MasBatch, MasResult
 from alignd_kernels.ragged import Int64Array, offsets_of
 from alignd_kernels.status import InvalidItemsError, Status
@@ -36,7 +36,9 @@ def maximum_path(value: Any, mask: Any, dtype: Any = None, *, check: bool = True
     """
     _check_shapes(value, mask)
     if on_gpu(value):
-        return _on_gpu(value, mask, dtype, check)
+        from alignd_kernels.mas.padded_gpu import maximum_path_on_gpu
+
+        return maximum_path_on_gpu(value, mask, dtype, check)
     from alignd_kernels.mas import cpu
     from alignd_kernels.mas.masks import rectangle_lengths
     from alignd_kernels.threads import default_pool
@@ -101,29 +103,3 @@ def _path_cells(batch: MasBatch, result: MasResult) -> Int64Array:
     aligned_frames = np.where(result.statuses == Status.OK, batch.frames, 0)
     frame = np.arange(aligned_frames.sum()) - np.repeat(offsets_of(aligned_frames)[:-1], aligned_frames)
     return np.asarray(np.repeat(row, result.durations) + frame)
-
-
-def _on_gpu(value: Any, mask: Any, dtype: Any, check: bool) -> Any:
-    import torch
-
-    from alignd_kernels.mas import gpu
-
-    same_device([value, mask], ["value", "mask"])
-    B, S, T = value.shape
-    inside = mask != 0
-    tokens = inside[:, :, 0].sum(1) if T else torch.zeros(B, dtype=torch.int64, device=value.device)
-    frames = inside[:, 0].sum(1) if S else torch.zeros(B, dtype=torch.int64, device=value.device)
-    token, frame = torch.arange(S, device=value.device), torch.arange(T, device=value.device)
-    rectangle = (token[:, None] < tokens[:, None, None]) & (frame < frames[:, None, None])
-    wrong = (inside != rectangle).flatten(1).any(1)
-    scores = value.detach() if T <= 1 or value.stride(2) == 1 else value.detach().contiguous()
-    durations, _, statuses = gpu.launch(scores, torch.where(wrong, S + 1, tokens), frames)
-    ends = durations.cumsum(1, dtype=torch.int64)[:, :, None]
-    path = ((frame < ends) & (frame >= ends - durations[:, :, None])).to(torch.float32 if dtype is None else dtype)
-    if not check:
-        return path, statuses
-    found = torch.stack([statuses.long(), wrong.long(), tokens, frames]).cpu().numpy()
-    if found[1].any():
-        raise ValueError(f"the mask of item {int(found[1].argmax())} is not a prefix rectangle")
-    raise_if_failed(found[0].tolist(), found[2], found[3])
-    return path

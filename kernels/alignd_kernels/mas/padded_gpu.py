@@ -1,0 +1,43 @@
+"""`maximum_path` for tensors on a GPU: nothing is waited for but, if asked, the statuses at the end."""
+
+import torch
+
+from alignd_kernels.arrays import same_device
+from alignd_kernels.mas import gpu
+from alignd_kernels.mas.padded import raise_if_failed
+
+
+def maximum_path_on_gpu(
+    value: torch.Tensor, mask: torch.Tensor, dtype: torch.dtype | None, check: bool
+) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+    """See `maximum_path`; shapes have been checked.
+
+    Raises:
+        torch.OutOfMemoryError: the batch's scratch does not fit.
+    """
+    same_device([value, mask], ["value", "mask"])
+    B, S, T = value.shape
+    device = value.device
+    inside = mask != 0
+    none = torch.zeros(B, dtype=torch.int64, device=device)
+    tokens = inside[:, :, 0].sum(1) if T else none
+    frames = inside[:, 0].sum(1) if S else none
+    token, frame = torch.arange(S, device=device), torch.arange(T, device=device)
+    rectangle = (token[:, None] < tokens[:, None, None]) & (frame < frames[:, None, None])
+    wrong = (inside != rectangle).flatten(1).any(1)
+    scores = value.detach() if T <= 1 or value.stride(2) == 1 else value.detach().contiguous()
+    # A length beyond the tensor is answered by INTERNAL.
+    durations, _, statuses = gpu.launch(scores, torch.where(wrong, S + 1, tokens), frames)
+    ends = durations.cumsum(1, dtype=torch.int64)[:, :, None]
+    on_path = (frame < ends) & (frame >= ends - durations[:, :, None])
+    path = on_path.to(torch.float32 if dtype is None else dtype)
+    if not check:
+        return path, statuses
+    found = torch.stack([statuses.long(), wrong.long(), tokens, frames]).cpu().numpy()
+    if found[1].any():
+        raise ValueError(
+            f"the mask of item {int(found[1].argmax())} is not a prefix rectangle: it must cover the "
+            "item's first tokens and first frames, and nothing else"
+        )
+    raise_if_failed(found[0].tolist(), found[2], found[3])
+    return path
