@@ -1,6 +1,5 @@
 """All doors answer alike: threads and asyncio, through a server and in process. The kernels' reference is the judge."""
 
-import asyncio
 import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass
@@ -16,34 +15,11 @@ from alignd_client import STAR, AlignClient, AlignError, InvalidItemError, Inval
 from alignd_client.aio import AsyncAlignClient
 from alignd_kernels.ctc.reference import forced_align as ctc_reference
 from alignd_kernels.mas.reference import maximum_path as mas_reference
+from support.blocking import Blocking
 from support.server_process import ServerProcess
 
 DATA = Path(__file__).parents[1] / "data"
 DOORS = ("threads, server", "asyncio, server", "threads, in process", "asyncio, in process")
-
-
-class Blocking:
-    """An asyncio client's surface for tests that are not."""
-
-    def __init__(self, client: AsyncAlignClient) -> None:
-        self._client = client
-        self._loop = asyncio.new_event_loop()
-
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        def call(*arguments: Any, **options: Any) -> Any:
-            async def gather() -> Any:
-                outcome = getattr(self._client, name)(*arguments, **options)
-                if inspect.isawaitable(outcome):
-                    return await outcome
-                return [result async for result in outcome]
-
-            return self._loop.run_until_complete(gather())
-
-        return call
-
-    def end(self) -> None:
-        self._loop.run_until_complete(self._client.close())
-        self._loop.close()
 
 
 @pytest.fixture(scope="module")
@@ -52,10 +28,8 @@ def doors() -> Iterator[dict[str, Any]]:
         threads, local = AlignClient(server.target), AlignClient.in_process("cpu")
         wrapped = [Blocking(AsyncAlignClient(server.target)), Blocking(AsyncAlignClient.in_process("cpu"))]
         yield dict(zip(DOORS, (threads, wrapped[0], local, wrapped[1])))
-        for client in (threads, local):
+        for client in (threads, local, *wrapped):
             client.close()
-        for client in wrapped:
-            client.end()
 
 
 @pytest.fixture(params=DOORS)
