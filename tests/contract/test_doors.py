@@ -1,6 +1,7 @@
 """All doors answer alike: threads and asyncio, through a server and in process. The kernels' reference is the judge."""
 
 import inspect
+import io
 from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -8,10 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 import alignd_kernels
-from alignd_client import STAR, AlignClient, AlignError, InvalidItemError, InvalidItemsError
+from alignd_client import STAR, AlignClient, AlignError, InvalidItemError, InvalidItemsError, InvalidRequestError
 from alignd_client.aio import AsyncAlignClient
 from alignd_kernels.ctc.reference import forced_align as ctc_reference
 from alignd_kernels.mas.reference import maximum_path as mas_reference
@@ -110,6 +112,27 @@ def ctc_padded(client: Any) -> Any:
     return client.forced_align(batch, targets, [len(x) for x in log_probs], [3, 2, 3], star_score="max")
 
 
+def masked(*shape: int, hole: bool = False) -> Callable[[Any], Any]:
+    mask = np.ones(shape)
+    if hole:
+        mask[0, 0, 1] = 0
+    return lambda client: client.maximum_path(np.zeros((2, 3, 5), np.float32), mask)
+
+
+def wav(samples: Any) -> bytes:
+    encoded = io.BytesIO()
+    soundfile.write(encoded, samples, 16_000, format="WAV")
+    return encoded.getvalue()
+
+
+def audio(data: bytes, text: str = "hello") -> Callable[[Any], Any]:
+    return lambda client: client.align_audio(data, text)
+
+
+RECORDING = (DATA / "dashwood.flac").read_bytes()
+SILENCE = wav(np.zeros(16_000))
+HISS = wav(np.random.default_rng(5).uniform(-9e-4, 9e-4, 16_000))  # -61 dBFS
+
 SCENARIOS: dict[str, Callable[[Any], Any]] = {
     "mas": lambda client: client.align_mas(values()),
     "mas float64": lambda client: client.align_mas(values(np.float64)),
@@ -131,9 +154,19 @@ SCENARIOS: dict[str, Callable[[Any], Any]] = {
     ),
     "maximum_path": padded,
     "maximum_path with bad items": padded_with_bad_items,
+    "a mask with a hole": masked(2, 3, 5, hole=True),
+    "a mask of four dimensions": masked(2, 1, 3, 5),
+    "a mask of another shape": masked(2, 5, 3),
     "forced_align": ctc_padded,
     "audio": lambda client: client.align_audio(DATA / "dashwood.flac", (DATA / "dashwood.txt").read_text()),
-    "audio that is none": lambda client: client.align_audio(b"not audio at all", "hello"),
+    "audio that is none": audio(b"not audio at all"),
+    "audio that is empty": audio(b""),
+    "audio that is truncated": audio(RECORDING[: len(RECORDING) // 2]),
+    "audio that is silent": audio(SILENCE),
+    "audio that is nearly silent": audio(HISS),
+    "audio without text": audio(RECORDING, ""),
+    "audio with punctuation for text": audio(RECORDING, " … !"),
+    "audio with more text than sound": audio(RECORDING, "hello world " * 200),
     "audio with a foreign word": lambda client: client.align_audio(DATA / "dashwood.flac", "hello привет"),
     "audio with a model that is not there": lambda client: client.align_audio(b"x", "hello", model="nobody"),
     "what it runs on": lambda client: [client.server_info().operations, client.server_info().models],
@@ -147,6 +180,31 @@ def test_all_doors_answer_alike(doors: dict[str, Any], scenario: Callable[[Any],
     assert expected or scenario is SCENARIOS["mas of nothing"]
     for name, answer in answers.items():
         assert answer == expected, name
+
+
+BAD = {
+    "mas that raises": (InvalidItemError, "NaN or \\+inf"),
+    "maximum_path with bad items": (InvalidItemsError, "2 of 4"),
+    "a mask with a hole": (InvalidRequestError, "item 0"),
+    "a mask of four dimensions": (InvalidRequestError, "squeeze"),
+    "a mask of another shape": (InvalidRequestError, r"\[2, 5, 3\]"),
+    "audio that is none": (InvalidItemError, "not a WAV, FLAC, OGG or MP3"),
+    "audio that is empty": (InvalidItemError, "empty"),
+    "audio that is truncated": (InvalidItemError, "truncated"),
+    "audio that is silent": (InvalidItemError, "-60 dBFS"),
+    "audio that is nearly silent": (InvalidItemError, "-60 dBFS"),
+    "audio without text": (InvalidItemError, "no words"),
+    "audio with punctuation for text": (InvalidItemError, "no words"),
+    "audio with more text than sound": (InvalidItemError, "sounds|frames"),
+    "audio with a foreign word": (InvalidItemError, "привет"),
+    "audio with a model that is not there": (InvalidRequestError, "nobody"),
+}
+
+
+@pytest.mark.parametrize(("name", "kind", "words"), [(name, *expected) for name, expected in BAD.items()], ids=BAD)
+def test_bad_input_is_refused_by_name(doors: dict[str, Any], name: str, kind: type[AlignError], words: str) -> None:
+    with pytest.raises(kind, match=words):
+        list(SCENARIOS[name](doors["threads, server"]))
 
 
 def test_mas_is_the_references(door: Any) -> None:
