@@ -161,7 +161,9 @@ def ctc_batches(
     """Mostly feasible items, some one or two frames short; a quarter of the batches with a bad target somewhere."""
     rng = draw(GENERATORS)
     dtype, kind = draw(st.sampled_from(DType)), draw(st.sampled_from(kinds))
-    sizes = st.tuples(st.integers(0, max_labels), st.integers(-2, max_spare), st.integers(1, 7))
+    # Few columns, so that labels repeat, and the sizes round which backends may change their ways.
+    vocabularies = st.one_of(st.integers(1, 7), st.sampled_from([30, 31, 32, 33, 65]))
+    sizes = st.tuples(st.integers(0, max_labels), st.integers(-2, max_spare), vocabularies)
     items: list[CtcItem] = []
     for length, spare, vocabulary in draw(st.lists(sizes, max_size=max_items)):
         blank = int(rng.integers(vocabulary))

@@ -27,13 +27,11 @@ assert maximum_path_on_gpu(value, 1 - mask, None, False)[1].tolist() == [ak.Stat
 value[1, 0, 0] = np.nan
 assert "NaN" in raised(lambda: maximum_path_on_gpu(value, mask, None, True))
 
-for dtype in (torch.float64, torch.bfloat16):
+for dtype, star, score in ((torch.float64, "max", np.nan), (torch.float64, -0.7, -0.7), (torch.bfloat16, -0.7, -0.7)):
     log_probs, targets, frames, labels = alignments(dtype)
-    for star, score in (("max", float("nan")), (-0.7, -0.7)):
-        found = forced_align_on_gpu(log_probs, targets, frames, labels.tolist(), 0, score, True)
-        expected = ak.forced_align(log_probs, targets, frames, labels, star_score=star)
-        for one, other in zip(found, expected):
-            assert one.dtype == other.dtype and torch.equal(one, other), (one, other)
+    found = forced_align_on_gpu(log_probs, targets, frames, labels.tolist(), 0, score, True)
+    for one, other in zip(found, ak.forced_align(log_probs, targets, frames, labels, star_score=star)):
+        assert one.dtype == other.dtype and torch.equal(one, other), (one, other)
 message = raised(lambda: forced_align_on_gpu(log_probs, targets, None, None, 0, 0.0, True))
 assert "item 2: target 9 is out of range" in message, message
 message = raised(lambda: forced_align_on_gpu(log_probs, targets, torch.tensor([9, 10, 9]), None, 0, 0.0, True))

@@ -162,3 +162,24 @@ def test_no_multiplication_is_fused_into_an_addition(tmp_path: Path) -> None:
         "print('add' in text, any(fused in text for fused in ('vfmadd', 'vfmsub', 'vfnmadd', 'fmla', 'fmadd')))"
     )
     assert run(code, ALIGND_CACHE_DIR=str(tmp_path)) == "True False"  # what is cached cannot be inspected
+
+
+def test_kernels_need_no_particular_processor() -> None:
+    """With the instructions that every 64-bit processor of the family has, and no others."""
+    code = (
+        "import numpy as np\n"
+        "from alignd_kernels import DType\n"
+        "from alignd_kernels.ctc import cpu as ctc\n"
+        "from alignd_kernels.mas import cpu as mas\n"
+        "from kernels.strategies import check_ctc, check_mas, ctc_batch, dyadic, mas_batch, random_targets\n"
+        "rng = np.random.default_rng(0)\n"
+        "for dtype in (DType.FLOAT16, DType.FLOAT64):\n"
+        "    batch = mas_batch([dyadic(rng, (40, 90)), dyadic(rng, (5, 7))], dtype)\n"
+        "    check_mas(batch, mas.align(batch))\n"
+        "    items = [(dyadic(rng, (70, V)), random_targets(rng, 25, V, 1), 1, -0.5) for V in (7, 40)]\n"
+        "    batch = ctc_batch(items, dtype)\n"
+        "    check_ctc(batch, ctc.align(batch))\n"
+        "print('equal')"
+    )
+    path = os.pathsep.join(filter(None, sys.path))
+    assert run(code, NUMBA_CPU_NAME="generic", NUMBA_CPU_FEATURES="", PYTHONPATH=path) == "equal"

@@ -15,7 +15,7 @@ from numba import njit
 
 from alignd_kernels.compile_cache import kernel
 from alignd_kernels.ctc.batch import STAR, CtcBatch, CtcResult
-from alignd_kernels.ctc.step import advance_pairs
+from alignd_kernels.ctc.step import SMALL, advance_pairs, look_up
 from alignd_kernels.dtypes import DType
 from alignd_kernels.numba_helpers import kernel_values, lane_count, lanes, unlocked, widen
 from alignd_kernels.ragged import Int64Array, offsets_of
@@ -32,6 +32,7 @@ TARGET_IS_BLANK: Final = int(Status.TARGET_IS_BLANK)
 ADJACENT_STARS: Final = int(Status.ADJACENT_STARS)
 
 ROWS: Final = 4  # blanks, labels, emissions, skip penalties
+TIMES: Final = 3  # first and last frame of each label, positions of the wildcards
 
 
 def align(batch: CtcBatch, pool: WorkerPool | None = None) -> CtcResult:
@@ -70,11 +71,13 @@ def align(batch: CtcBatch, pool: WorkerPool | None = None) -> CtcResult:
     def work(start: int, stop: int) -> None:
         labels = int(np.max(batch.target_lengths[start:stop], where=statuses[start:stop] == OK, initial=0))
         rows = np.empty((ROWS, labels + 1 + N), accumulator)
-        times = np.empty((3, labels), np.int64)
+        times = np.empty((TIMES, labels), np.int64)
+        columns = np.empty(labels + N, np.int32)
+        table = np.zeros(SMALL, accumulator)
         steps = np.empty(int(np.max(row_words[start:stop] * batch.frames[start:stop], initial=0)), np.uint16)
         _align_range(
             log_probs, targets, items, star_scores, row_words, start, stop,
-            rows, times, steps, paths, durations, frame_scores, scores, statuses,
+            rows, times, columns, table, steps, paths, durations, frame_scores, scores, statuses,
         )  # fmt: skip
 
     if len(batch):
@@ -89,13 +92,13 @@ def align(batch: CtcBatch, pool: WorkerPool | None = None) -> CtcResult:
 def scratch_bytes(batch: CtcBatch) -> Int64Array:
     """Memory that an item in progress needs beside its input and output, int64 [B]; an upper bound.
 
-    6 T · ⌈min(L + 1, T − L + 2) / N⌉ for the back-pointers, 4 (L + 1 + N) accumulators and 24 L, with N = 16
-    (8 for float64).
+    6 T · ⌈min(L + 1, T − L + 2) / N⌉ for the back-pointers, 4 (L + 1 + N) accumulators and 28 (L + N), with
+    N = 16 (8 for float64).
     """
     N = lane_count(batch.dtype)
     accumulator = np.dtype(batch.dtype.accumulator).itemsize
     L = batch.target_lengths
-    whole = 2 * batch.frames * _row_words(L, batch.frames - L, N) + ROWS * (L + 1 + N) * accumulator + 24 * L
+    whole = 2 * batch.frames * _row_words(L, batch.frames - L, N) + ROWS * (L + 1 + N) * accumulator + 28 * (L + N)
     return np.where((L > 0) & (batch.frames >= L), whole, 0)
 
 
@@ -196,7 +199,7 @@ def _gather(row, labels, out):
 
 
 @njit(nogil=True)
-def _forward(log_probs, offset, pitch, V, targets, T, blank, star_score, row_words, rows, times, steps):
+def _forward(log_probs, offset, pitch, V, targets, T, blank, star_score, row_words, rows, times, columns, table, steps):
     """Fill the back-pointers. Returns V of the last label and the last blank in the last frame, and whether any V was
     NaN or +inf when its state was left for good (both stay in a state once they are there, and nothing else brings them
     there but overflow)."""
@@ -209,6 +212,12 @@ def _forward(log_probs, offset, pitch, V, targets, T, blank, star_score, row_wor
     blanks[:] = -np.inf
     labels[:] = -np.inf
     blanks[0] = 0.0  # the virtual frame before the first: paths start in blank 0 or, one step on, in label 0
+    # A small vocabulary is looked up in registers; the wildcard's log-prob is then one more column.
+    small = V < SMALL or (V == SMALL and star_count == 0)
+    if small:
+        columns[L:] = 0
+        for i in range(L):
+            columns[i] = V if targets[i] == STAR else targets[i]
     low_blank = low_label = high_blank = high_label = 0
     suspect = False
     for t in range(T):
@@ -223,11 +232,19 @@ def _forward(log_probs, offset, pitch, V, targets, T, blank, star_score, row_wor
         while low_blank < L and last[low_blank] <= t:
             low_blank += 1
         row = log_probs[offset + t * pitch : offset + t * pitch + V]
-        _gather(row, targets[low_label:high_label], x[low_label:high_label])
-        if star_count:
-            value = _star_value(row, blank, star_score)
-            for k in range(star_count):
-                x[stars[k]] = value
+        if small:
+            for v in range(V):
+                table[v] = widen(row[v])
+            if star_count:
+                table[V] = _star_value(row, blank, star_score)
+            for k in range(low_label, high_label, N):
+                look_up(table, columns, x, k)
+        else:
+            _gather(row, targets[low_label:high_label], x[low_label:high_label])
+            if star_count:
+                value = _star_value(row, blank, star_score)
+                for k in range(star_count):
+                    x[stars[k]] = value
         x_blank = rows.dtype.type(widen(row[blank]))
         vectors = (max(high_blank, high_label) - low_label + N - 1) // N
         for k in range(vectors - 1, -1, -1):
@@ -307,7 +324,7 @@ def _score(log_probs, offset, pitch, V, targets, blank, star_score, path, frame_
 @kernel
 def _align_range(
     log_probs, all_targets, items, star_scores, row_words, start, stop,
-    rows, times, steps, paths, durations, frame_scores, scores, statuses,
+    rows, times, columns, table, steps, paths, durations, frame_scores, scores, statuses,
 ):  # fmt: skip
     """Items start … stop − 1 whose targets are good, on one thread."""
     for b in range(start, stop):
@@ -318,7 +335,7 @@ def _align_range(
         targets = all_targets[items[4, b] : items[4, b] + L]
         final_label, final_blank, suspect = _forward(
             log_probs, offset, pitch, V, targets, T, blank, star_score, row_words[b],
-            rows, times, steps,
+            rows, times, columns, table, steps,
         )  # fmt: skip
         if suspect and _visited_not_finite(log_probs, offset, pitch, V, targets, T, blank, star_score, times):
             statuses[b] = NOT_FINITE

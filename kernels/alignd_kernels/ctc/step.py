@@ -1,17 +1,68 @@
 # mypy: disable-error-code="untyped-decorator"
-"""One frame of the CTC lattice for N pairs of states in vector registers.
+"""One frame of the CTC lattice for N pairs of states in vector registers, and the look-up of its emissions.
 
 Numba's own loops would need one pass for the blanks, one for the labels and one to pack the back-pointers; the vector
 instructions of LLVM, which fit any processor, do all in one, and a comparison's mask is packed as it is.
 """
 
-from typing import Any
+from typing import Any, Final
 
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from alignd_kernels.numba_helpers import lanes_of
+
+SMALL: Final = 32
+"""Columns of a table that fits into two vectors of registers."""
+
+
+@intrinsic
+def look_up(typing_context: Any, table: Any, labels: Any, x: Any, pair: Any) -> Any:
+    """x[i] = table[labels[i]] for i = `pair` … `pair` + N − 1.
+
+    Args:
+        table: 1-D, `SMALL` values of the accumulator's type.
+        labels: int32, each from 0 to `SMALL` − 1.
+        x: of the accumulator's type.
+    """
+    if not all(isinstance(kind, types.Array) for kind in (table, labels, x)) or not isinstance(pair, types.Integer):
+        return None
+    N = lanes_of(table.dtype)
+    signature = types.void(table, labels, x, types.int64)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        word = ir.IntType(32)
+        values, words = ir.VectorType(context.get_data_type(table.dtype), N), ir.VectorType(word, N)
+        align = table.dtype.bitwidth // 8
+
+        def address(which: int, index: Any, kind: Any) -> Any:
+            data = context.make_array(signature.args[which])(context, builder, args[which]).data
+            return builder.bitcast(builder.gep(data, [index]), kind.as_pointer())
+
+        def load(which: int, index: Any, kind: Any, align: int) -> Any:
+            loaded = builder.load(address(which, index, kind))
+            loaded.align = align
+            return loaded
+
+        indices = load(1, args[3], words, 4)
+        if N == 16 and "+avx512f" in context.codegen()._get_host_cpu_features().split(","):
+            # One instruction for 16 values out of 32, where loading them one by one takes 16.
+            kind = ir.FunctionType(values, [values, words, values])
+            permute = cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.avx512.vpermi2var.ps.512")
+            halves = [load(0, ir.Constant(ir.IntType(64), start), values, align) for start in (0, N)]
+            found = builder.call(permute, [halves[0], indices, halves[1]])
+        else:
+            found = ir.Constant(values, ir.Undefined)
+            for lane in range(N):
+                at = ir.Constant(word, lane)
+                index = builder.zext(builder.extract_element(indices, at), ir.IntType(64))
+                found = builder.insert_element(found, builder.load(address(0, index, values.element)), at)
+        builder.store(found, address(2, args[3], values)).align = align
+        return context.get_dummy_value()
+
+    return signature, generate
 
 
 @intrinsic

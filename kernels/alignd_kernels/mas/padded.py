@@ -45,7 +45,9 @@ def maximum_path(value: Any, mask: Any, dtype: Any = None, *, check: bool = True
 
     storage, score_type = host_scores(value)
     B, S, T = storage.shape
-    tokens, frames = rectangle_lengths(host(mask.bool() if is_torch(mask) else mask), default_pool())
+    if is_torch(mask) and str(mask.dtype) == "torch.bfloat16":  # NumPy has none
+        mask = mask != 0
+    tokens, frames = rectangle_lengths(host(mask), default_pool())
     batch = MasBatch(
         storage.reshape(-1), score_type, np.arange(B, dtype=np.int64) * (S * T), tokens, frames, np.full(B, T, np.int64)
     )
