@@ -11,8 +11,16 @@ BUSY_CELLS = BUSY_FRAMES * (2 * BUSY_LABELS + 1)
 
 def busy(items: int = 1, small_items: int = 0) -> CtcRequest:
     """A quarter of a second of work on one core for each item, out of 120 KB; and `small_items` that cost nothing."""
-    frames = np.array([BUSY_FRAMES] * items + [1] * small_items, np.int64)
-    lengths = np.array([BUSY_LABELS] * items + [1] * small_items, np.int64)
+    return _long([BUSY_FRAMES] * items + [1] * small_items, [BUSY_LABELS] * items + [1] * small_items)
+
+
+def medium() -> CtcRequest:
+    """Tens of milliseconds of work, in the same lane as small requests under the default limits."""
+    return _long([8_000], [3_600])
+
+
+def _long(frame_counts: list[int], label_counts: list[int]) -> CtcRequest:
+    frames, lengths = np.array(frame_counts, np.int64), np.array(label_counts, np.int64)
     targets = np.tile(np.array([1, 2], np.int32), int(lengths.sum()))[: int(lengths.sum())]
     values = np.zeros(3 * int(frames.sum()), np.float16).view(np.uint16)
     return CtcRequest(values, DataType.FLOAT16, frames, 3, targets, lengths)

@@ -1,0 +1,286 @@
+"""The codec: what goes in comes out, and no bytes from the network raise anything but what is promised."""
+
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from alignd import wire
+from alignd.v1 import alignment_pb2 as pb
+from alignd_kernels.dtypes import DType
+from alignd_kernels.status import Status
+
+exactly = settings(derandomize=True, deadline=None, max_examples=150)
+
+data_types = st.sampled_from(wire.DataType)
+scores = st.floats(allow_nan=True, allow_infinity=True)
+words = st.text(max_size=10)
+statuses = st.one_of(
+    st.just(wire.OK),
+    st.builds(wire.ItemStatus, st.sampled_from([code for code in wire.ItemCode if code != 1]), words, words),
+)
+nanoseconds = st.integers(0, 2**63 - 1)
+timings = st.builds(wire.Timing, nanoseconds, nanoseconds, nanoseconds)
+
+
+def lengths(draw: st.DrawFn, items: int, least: int = 0) -> Any:
+    return np.array(draw(st.lists(st.integers(least, 4), min_size=items, max_size=items)), np.int64)
+
+
+def storage(draw: st.DrawFn, data_type: wire.DataType, count: int) -> Any:
+    """Any bit patterns, NaNs of all kinds among them."""
+    size = count * data_type.storage.itemsize
+    return np.frombuffer(draw(st.binary(min_size=size, max_size=size)), data_type.storage)
+
+
+def int32s(draw: st.DrawFn, count: int) -> Any:
+    return np.array(draw(st.lists(st.integers(-(2**31), 2**31 - 1), min_size=count, max_size=count)), np.int32)
+
+
+@st.composite
+def mas_requests(draw: st.DrawFn) -> wire.MasRequest:
+    items, data_type = draw(st.integers(1, 4)), draw(data_types)
+    tokens, frames = lengths(draw, items), lengths(draw, items)
+    return wire.MasRequest(
+        storage(draw, data_type, int((tokens * frames).sum())), data_type, tokens, frames, draw(st.booleans())
+    )
+
+
+@st.composite
+def ctc_requests(draw: st.DrawFn) -> wire.CtcRequest:
+    items, data_type, V = draw(st.integers(1, 4)), draw(data_types), draw(st.integers(1, 5))
+    frames, target_lengths = lengths(draw, items), lengths(draw, items)
+    star_score = draw(st.none() | st.floats(max_value=0.0, width=32))
+    return wire.CtcRequest(
+        storage(draw, data_type, int(frames.sum()) * V),
+        data_type,
+        frames,
+        V,
+        int32s(draw, int(target_lengths.sum())),
+        target_lengths,
+        draw(st.integers(0, V - 1)),
+        star_score,
+    )
+
+
+@st.composite
+def mas_replies(draw: st.DrawFn) -> wire.MasReply:
+    given = draw(st.lists(statuses, max_size=4))
+    values = np.array(draw(st.lists(scores, min_size=len(given), max_size=len(given))), np.float64)
+    return wire.MasReply(tuple(given), int32s(draw, 3), int32s(draw, 2), values, draw(timings))
+
+
+@st.composite
+def ctc_replies(draw: st.DrawFn) -> wire.CtcReply:
+    given = draw(st.lists(statuses, max_size=4))
+    values = np.array(draw(st.lists(scores, min_size=len(given), max_size=len(given))), np.float64)
+    frame_scores = np.array(draw(st.lists(st.floats(width=32), max_size=4)), np.float32)
+    return wire.CtcReply(tuple(given), int32s(draw, 3), int32s(draw, 2), frame_scores, values, draw(timings))
+
+
+symbols = st.builds(wire.AlignedSymbol, words, scores, scores, scores, st.none() | scores)
+REQUESTS: dict[str, tuple[Any, Any]] = {
+    "mas": (wire.MAXIMUM_PATH, mas_requests()),
+    "ctc": (wire.FORCED_ALIGN, ctc_requests()),
+    "audio": (wire.ALIGN_AUDIO, st.builds(wire.AudioRequest, st.binary(max_size=50), words, words)),
+    "info": (wire.GET_SERVER_INFO, st.just(wire.ServerInfoRequest())),
+}
+counts = st.integers(0, 2**63 - 1)
+REPLIES: dict[str, tuple[Any, Any]] = {
+    "mas": (wire.MAXIMUM_PATH, mas_replies()),
+    "ctc": (wire.FORCED_ALIGN, ctc_replies()),
+    "audio": (
+        wire.ALIGN_AUDIO,
+        st.builds(
+            wire.AudioReply,
+            statuses,
+            st.lists(symbols, max_size=3).map(tuple),
+            st.lists(symbols, max_size=3).map(tuple),
+            scores,
+            scores,
+            words,
+            timings,
+        ),
+    ),
+    "info": (
+        wire.GET_SERVER_INFO,
+        st.builds(
+            wire.ServerInfo,
+            words,
+            st.lists(st.builds(wire.Device, words, words, words), max_size=3).map(tuple),
+            st.lists(words, max_size=3).map(tuple),
+            st.lists(st.builds(wire.Model, words, words, st.integers(0, 2**31 - 1), scores, words), max_size=3).map(
+                tuple
+            ),
+            st.builds(wire.Limits, counts, counts, counts, counts),
+        ),
+    ),
+}
+
+
+def assert_same(one: Any, other: Any) -> None:
+    """Equal in every field; arrays bit for bit and of the same type."""
+    assert type(one) is type(other)
+    for field in fields(one):
+        mine, theirs = getattr(one, field.name), getattr(other, field.name)
+        if isinstance(mine, np.ndarray):
+            assert mine.dtype == theirs.dtype, field.name
+            assert mine.shape == theirs.shape, field.name
+            assert mine.tobytes() == theirs.tobytes(), field.name
+        else:
+            assert repr(mine) == repr(theirs), field.name  # NaN is not equal to itself
+
+
+@pytest.mark.parametrize("family", REQUESTS)
+@exactly
+@given(data=st.data())
+def test_requests_come_out_as_they_went_in(family: str, data: st.DataObject) -> None:
+    rpc, strategy = REQUESTS[family]
+    request = data.draw(strategy)
+    assert_same(rpc.decode_request(rpc.encode_request(request)), request)
+
+
+@pytest.mark.parametrize("family", REPLIES)
+@exactly
+@given(data=st.data())
+def test_replies_come_out_as_they_went_in(family: str, data: st.DataObject) -> None:
+    rpc, strategy = REPLIES[family]
+    reply = data.draw(strategy)
+    assert_same(rpc.decode_reply(rpc.encode_reply(reply)), reply)
+
+
+def mutate(message: bytes, draw: st.DrawFn) -> bytes:
+    """A few bytes changed, dropped or put in."""
+    changed = bytearray(message)
+    for _ in range(draw(st.integers(1, 4))):
+        place = draw(st.integers(0, len(changed)))
+        cut = draw(st.integers(0, 3))
+        changed[place : place + cut] = draw(st.binary(max_size=3))
+    return bytes(changed)
+
+
+@st.composite
+def hostile(draw: st.DrawFn, family: str) -> bytes:
+    rpc, strategy = REQUESTS[family]
+    if draw(st.booleans()):
+        return draw(st.binary(max_size=60))
+    return mutate(rpc.encode_request(draw(strategy)), draw)
+
+
+MESSAGES: dict[str, Any] = {"mas": pb.MaximumPathRequest, "ctc": pb.ForcedAlignRequest}
+huge = st.integers(-(2**63), 2**63 - 1) | st.integers(-2, 3) | st.sampled_from([2**31, 2**32, 2**62])
+HUGE_FIELDS = {
+    "mas": {
+        "tokens": st.lists(huge, max_size=3),
+        "frames": st.lists(huge, max_size=3),
+        "values": st.binary(max_size=9),
+    },
+    "ctc": {
+        "frames": st.lists(huge, max_size=3),
+        "target_lengths": st.lists(huge, max_size=3),
+        "vocabulary_size": huge,
+        "log_probs": st.binary(max_size=9),
+        "targets": st.binary(max_size=9),
+        "blank": st.integers(-(2**31), 2**31 - 1),
+        "star_score": scores,
+    },
+}
+
+
+def decode(rpc: Any, message: bytes) -> None:
+    """Decodes to a request that is as consistent as the engine takes it to be, or raises what is promised."""
+    try:
+        request = rpc.decode_request(message)
+    except wire.MalformedRequestError:
+        return
+    assert len(request) >= 1
+    if isinstance(request, wire.MasRequest):
+        assert (request.tokens * request.frames).sum() == len(request.values)
+        assert len(request.tokens) == len(request.frames)
+        assert request.tokens.min() >= 0 <= request.frames.min()
+        assert request.tokens.sum() + request.frames.sum() <= 2 * len(request.values) + 2 * (1 << 20)
+    if isinstance(request, wire.CtcRequest):
+        assert request.frames.sum() * request.vocabulary_size == len(request.log_probs)
+        assert request.target_lengths.sum() == len(request.targets)
+        assert 0 <= request.blank < request.vocabulary_size
+
+
+@pytest.mark.parametrize("family", ["mas", "ctc", "audio"])
+@settings(derandomize=True, deadline=None, max_examples=500)
+@given(data=st.data())
+def test_any_bytes_decode_or_are_malformed(family: str, data: st.DataObject) -> None:
+    decode(REQUESTS[family][0], data.draw(hostile(family)))
+
+
+@pytest.mark.parametrize("family", MESSAGES)
+@settings(derandomize=True, deadline=None, max_examples=500)
+@given(data=st.data())
+def test_lying_lengths_decode_or_are_malformed(family: str, data: st.DataObject) -> None:
+    drawn = {name: data.draw(strategy) for name, strategy in HUGE_FIELDS[family].items()}
+    message = MESSAGES[family](data_type=data.draw(st.integers(0, 5)), **drawn)
+    decode(REQUESTS[family][0], message.SerializeToString())
+
+
+@pytest.mark.parametrize("family", REPLIES)
+@settings(derandomize=True, deadline=None, max_examples=200)
+@given(data=st.data())
+def test_replies_of_any_bytes_decode_or_raise_value_errors(family: str, data: st.DataObject) -> None:
+    rpc, strategy = REPLIES[family]
+    reply = data.draw(strategy)
+    message = mutate(rpc.encode_reply(reply), data.draw)
+    try:
+        decoded = rpc.decode_reply(message)
+    except ValueError:
+        return
+    assert isinstance(decoded, type(reply))
+
+
+def test_codes_are_the_contracts_and_the_kernels() -> None:
+    contract = {name.removeprefix("ITEM_CODE_"): number for name, number in pb.ItemCode.items() if number}
+    assert {code.name: int(code) for code in wire.ItemCode} == contract
+    assert {status.name: int(status) for status in Status} == contract
+
+
+def test_data_types_are_the_contracts_and_the_kernels() -> None:
+    contract = {name.removeprefix("DATA_TYPE_") for name, number in pb.DataType.items() if number}
+    assert {kind.name for kind in wire.DataType} == contract
+    assert [kind.value for kind in wire.DataType] == [kind.value for kind in DType]
+    assert [kind.storage for kind in wire.DataType] == [kind.storage for kind in DType]
+
+
+def test_rpcs_are_the_contracts() -> None:
+    service = pb.DESCRIPTOR.services_by_name["AlignmentService"]
+    assert service.full_name == wire.SERVICE
+    rpcs = [rpc for rpc, _ in REQUESTS.values()]
+    assert {rpc.path for rpc in rpcs} == {f"/{wire.SERVICE}/{method.name}" for method in service.methods}
+
+
+def test_a_code_of_a_newer_server_is_an_internal_error() -> None:
+    message = pb.MaximumPathResponse(scores=[0.0])
+    message.statuses.add(code=99, field="values", message="something new")  # type: ignore[arg-type]
+    (status,) = wire.MAXIMUM_PATH.decode_reply(message.SerializeToString()).statuses
+    assert status == wire.ItemStatus(wire.ItemCode.INTERNAL, "values", "something new")
+
+
+def test_fields_of_a_newer_client_are_passed_over() -> None:
+    request = wire.MasRequest(np.zeros(1, "f4"), wire.DataType.FLOAT32, np.ones(1, int), np.ones(1, int))
+    unknown = b"\xfa\x01\x03abc"  # field 31, three bytes
+    assert_same(wire.MAXIMUM_PATH.decode_request(wire.MAXIMUM_PATH.encode_request(request) + unknown), request)
+
+
+def test_star_max_said_to_be_false_is_the_default() -> None:
+    message = pb.ForcedAlignRequest(frames=[1], target_lengths=[1], vocabulary_size=2, data_type="DATA_TYPE_FLOAT32")
+    message.log_probs, message.targets, message.star_max = bytes(8), bytes(4), False
+    assert wire.FORCED_ALIGN.decode_request(message.SerializeToString()).star_score == 0.0
+
+
+def test_arrays_are_sent_row_major_and_little_endian() -> None:
+    values = np.arange(6, dtype=">f8").reshape(3, 2).T[::-1]  # neither contiguous nor little-endian
+    request = wire.MasRequest(values, wire.DataType.FLOAT64, np.array([2]), np.array([3]))
+    decoded = wire.MAXIMUM_PATH.decode_request(wire.MAXIMUM_PATH.encode_request(request))
+    assert decoded.values.tolist() == values.ravel().tolist()
+    assert decoded.values.dtype == np.dtype("<f8")
+    assert not decoded.values.flags.writeable
