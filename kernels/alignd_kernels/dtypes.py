@@ -37,9 +37,7 @@ def to_storage(array: npt.NDArray[np.generic]) -> tuple[npt.NDArray[np.generic],
     try:
         dtype = DType(array.dtype.name)
     except ValueError:
-        raise TypeError(
-            f"scores must be float16, bfloat16, float32 or float64, not {array.dtype.name}"
-        ) from None
+        raise TypeError(f"scores must be float16, bfloat16, float32 or float64, not {array.dtype.name}") from None
     return array.view(dtype.storage), dtype
 
 

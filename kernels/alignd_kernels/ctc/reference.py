@@ -66,9 +66,7 @@ def visiting_times(targets: npt.NDArray[np.integer], frames: int) -> tuple[list[
     return first, last
 
 
-def emissions(
-    log_probs: FloatArray, targets: npt.NDArray[np.integer], blank: int, star_score: float
-) -> FloatArray:
+def emissions(log_probs: FloatArray, targets: npt.NDArray[np.integer], blank: int, star_score: float) -> FloatArray:
     """Log-prob of every state in every frame, [T, 2L + 1]."""
     T, V = log_probs.shape
     L = len(targets)
