@@ -101,9 +101,7 @@ def test_on_sigterm_work_in_flight_is_answered() -> None:
         assert [line["event"] for line in server.events()][-2:] == ["draining", "stopped"]
 
 
-@pytest.mark.parametrize(
-    "stop", [subprocess.Popen.terminate, lambda process: process.send_signal(2)], ids=["SIGTERM", "SIGINT"]
-)
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
 def test_an_idle_server_ends_at_once(stop: signal.Signals) -> None:
     with ServerProcess("--audio", "off", "--drain-s", "60") as server:
         server.process.send_signal(stop)
