@@ -16,6 +16,7 @@ from numba import njit
 from alignd_kernels.compile_cache import kernel
 from alignd_kernels.ctc.batch import STAR, CtcBatch, CtcResult
 from alignd_kernels.ctc.step import SMALL, advance_pairs, look_up
+from alignd_kernels.ctc.targets import check_targets, visiting_times
 from alignd_kernels.dtypes import DType
 from alignd_kernels.numba_helpers import kernel_values, lane_count, lanes, unlocked, widen
 from alignd_kernels.ragged import Int64Array, offsets_of
@@ -23,13 +24,8 @@ from alignd_kernels.status import Status
 from alignd_kernels.threads import WorkerPool
 
 OK: Final = int(Status.OK)
-EMPTY: Final = int(Status.EMPTY)
-TOO_FEW_FRAMES: Final = int(Status.TOO_FEW_FRAMES)
 NOT_FINITE: Final = int(Status.NOT_FINITE)
 NO_FINITE_PATH: Final = int(Status.NO_FINITE_PATH)
-TARGET_OUT_OF_RANGE: Final = int(Status.TARGET_OUT_OF_RANGE)
-TARGET_IS_BLANK: Final = int(Status.TARGET_IS_BLANK)
-ADJACENT_STARS: Final = int(Status.ADJACENT_STARS)
 
 ROWS: Final = 4  # blanks, labels, emissions, skip penalties
 TIMES: Final = 3  # first and last frame of each label, positions of the wildcards
@@ -64,7 +60,7 @@ def align(batch: CtcBatch, pool: WorkerPool | None = None) -> CtcResult:
     durations = np.zeros(all_labels, np.int32)
 
     begun = time.perf_counter_ns()
-    _check_targets(targets, items, statuses, slack)
+    check_targets(targets, items, statuses, slack)
     N = lane_count(batch.dtype)
     row_words = np.where(statuses == OK, _row_words(batch.target_lengths, slack, N), 0)
 
@@ -125,59 +121,6 @@ def _row_words(target_lengths: Int64Array, slack: Int64Array, N: int) -> Int64Ar
 
 
 @njit(nogil=True)
-def _check_item(targets, T, V, blank):
-    """`reference.check_targets`, and the number of frames to spare."""
-    L = len(targets)
-    if L == 0 or T <= 0 or V <= 0:
-        return EMPTY, 0
-    if not 0 <= blank < V:
-        return TARGET_OUT_OF_RANGE, 0
-    repeats = 0
-    before = blank
-    for i in range(L):
-        y = np.int64(targets[i])
-        if y != STAR and not 0 <= y < V:
-            return TARGET_OUT_OF_RANGE, 0
-        if y == blank:
-            return TARGET_IS_BLANK, 0
-        if y == before:
-            if y == STAR:
-                return ADJACENT_STARS, 0
-            repeats += 1
-        before = y
-    spare = T - L - repeats
-    return (OK if spare >= 0 else TOO_FEW_FRAMES), max(spare, 0)
-
-
-@kernel
-def _check_targets(targets, items, statuses, slack):
-    for b in range(len(statuses)):
-        T, V, first, L, blank = items[1, b], items[2, b], items[4, b], max(items[5, b], 0), items[6, b]
-        statuses[b], slack[b] = _check_item(targets[first : first + L], T, V, blank)
-
-
-@njit(nogil=True)
-def _visiting_times(targets, T, first, last, penalties, stars):
-    """First and last frame at which each label can be visited (blanks lie between); whether it may be reached from the
-    label before, as 0 or -inf to add; where the wildcards are. Returns their number."""
-    L = len(targets)
-    t = -1
-    count = 0
-    for i in range(L):
-        repeated = i > 0 and targets[i] == targets[i - 1]
-        penalties[i] = -np.inf if repeated or i == 0 else 0.0
-        t += 2 if repeated else 1
-        first[i] = t
-        if targets[i] == STAR:
-            stars[count] = i
-            count += 1
-    spare = T - 1 - t
-    for i in range(L):
-        last[i] = first[i] + spare
-    return count
-
-
-@njit(nogil=True)
 def _star_value(row, blank, star_score):
     """Log-prob of a wildcard's frame: `star_score`, or if that is NaN the largest non-blank one, NaN if any is."""
     if not np.isnan(star_score):
@@ -207,7 +150,7 @@ def _forward(log_probs, offset, pitch, V, targets, T, blank, star_score, row_wor
     N = lanes(rows)
     first, last, stars = times[0], times[1], times[2]
     blanks, labels, x, penalties = rows[0], rows[1], rows[2], rows[3]
-    star_count = _visiting_times(targets, T, first, last, penalties, stars)
+    star_count = visiting_times(targets, T, first, last, penalties, stars)
     # Label i stands at i + 1, so that label -1 exists and is out of reach.
     blanks[:] = -np.inf
     labels[:] = -np.inf
