@@ -50,7 +50,7 @@ def error_of(failure: Any, target: str, size: int) -> AlignError:
     if code == "INVALID_ARGUMENT":
         violations = _violations(failure) or [("", details)]
         return InvalidRequestError(violations[0][0], violations[0][1], *violations[1:])
-    if code == "UNIMPLEMENTED":
+    if code == "UNIMPLEMENTED" and details in ("", "Method not found!"):  # gRPC's own words
         return ServerError(f"the server at {target} does not offer this operation; is it an older alignd?", code)
     return ServerError(details or f"the server at {target} failed", code)
 

@@ -84,7 +84,7 @@ def translated(error: BaseException, timeout: float | None) -> BaseException:
     if isinstance(error, errors.UnavailableError):
         return ServerUnavailableError(_TARGET, str(error), reached=True)
     if isinstance(error, errors.EngineError):
-        return ServerError(str(error))
+        return ServerError(str(error), "UNIMPLEMENTED" if isinstance(error, errors.NotServedError) else "")
     return error  # an interrupt, or a defect, that should be seen whole
 
 

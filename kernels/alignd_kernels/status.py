@@ -27,10 +27,15 @@ class InvalidItemsError(ValueError):
 
     Attributes:
         statuses: the `Status` of each bad item, by its index in the batch.
+        reasons: a sentence for each.
     """
 
     def __init__(self, statuses: dict[int, Status], reasons: dict[int, str]) -> None:
         self.statuses = statuses
+        self.reasons = reasons
         listed = "; ".join(f"item {index}: {reasons[index]}" for index in list(statuses)[:8])
         more = f"; and {len(statuses) - 8} more" if len(statuses) > 8 else ""
         super().__init__(f"{len(statuses)} item(s) cannot be aligned: {listed}{more}")
+
+    def __reduce__(self) -> tuple[type["InvalidItemsError"], tuple[dict[int, Status], dict[int, str]]]:
+        return InvalidItemsError, (self.statuses, self.reasons)

@@ -14,7 +14,7 @@ from alignd.wire import MalformedRequestError
 from alignd_server import __version__
 from alignd_server.admission import Admission, Reservation
 from alignd_server.device import Device, find_devices
-from alignd_server.errors import DeadlineExceededError, DeviceLostError, UnavailableError
+from alignd_server.errors import DeadlineExceededError, DeviceLostError, NotServedError, UnavailableError
 from alignd_server.jobs import FutureSink, Job, Sink, finish
 from alignd_server.metrics import Metrics
 from alignd_server.operation import AnyOperation, Cost
@@ -117,7 +117,8 @@ class Engine:
             timeout: seconds after which the work need not begin any more.
 
         Raises (or puts into the future):
-            MalformedRequestError: no such operation here.
+            NotServedError: no such operation here.
+            MalformedRequestError: the request contradicts itself.
             OverloadedError, DeadlineExceededError, UnavailableError: as the names say.
         """
         sink = FutureSink()
@@ -144,7 +145,7 @@ class Engine:
         target: Any = pipeline or self._operations.get(name)
         try:
             if target is None:
-                raise MalformedRequestError(("", f"this engine has no operation {name}"))
+                raise NotServedError(f"{name} is not answered here; GetServerInfo lists what is")
             if len(request) > self.limits.max_queue_items:
                 limit = self.limits.max_queue_items
                 raise MalformedRequestError(("", f"{len(request)} items in a request, over the limit of {limit}"))

@@ -23,6 +23,10 @@ class DeadlineExceededError(EngineError):
     """The deadline passed before the work began; the work was never run."""
 
 
+class NotServedError(EngineError):
+    """The engine does not have this operation."""
+
+
 class UnavailableError(EngineError):
     """The engine takes no work: it is shutting down, or its device is lost."""
 

@@ -7,7 +7,7 @@ from google.protobuf import any_pb2, duration_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from alignd.wire import MalformedRequestError
-from alignd_server.errors import DeadlineExceededError, OverloadedError, UnavailableError
+from alignd_server.errors import DeadlineExceededError, NotServedError, OverloadedError, UnavailableError
 
 DETAILS = "grpc-status-details-bin"
 
@@ -51,6 +51,8 @@ def rejection(error: BaseException) -> Rejection:
         return overloaded(error)
     if isinstance(error, DeadlineExceededError):
         return Rejection(grpc.StatusCode.DEADLINE_EXCEEDED, str(error))
+    if isinstance(error, NotServedError):
+        return Rejection(grpc.StatusCode.UNIMPLEMENTED, str(error))
     if isinstance(error, UnavailableError):
         return Rejection(grpc.StatusCode.UNAVAILABLE, str(error))
     return Rejection(grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}")

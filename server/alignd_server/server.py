@@ -51,12 +51,14 @@ class Server:
         for sign in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(sign, self._stop.set)
         metrics = Metrics()
+        server = self._grpc_server(metrics)
+        # Addresses first: one that is taken is told at once, not after the kernels are compiled.
+        self.port = _bind(server, settings.listen)
+        metrics_server = self._serve_metrics(metrics)
         engine = await asyncio.to_thread(self._create_engine, metrics)
         rpcs: list[wire.Rpc[Any, Any]] = [wire.MAXIMUM_PATH, wire.FORCED_ALIGN, wire.ALIGN_AUDIO]
         handlers = AlignmentHandlers(engine, rpcs, settings.payload_timeout_s)
-        server = self._grpc_server(handlers, metrics)
-        self.port = _bind(server, settings.listen)
-        metrics_server = self._serve_metrics(metrics)
+        server.add_generic_rpc_handlers((handlers,))
         await server.start()
         await self._set_health(SERVING)
         self._announce(engine)
@@ -83,7 +85,7 @@ class Server:
             on_lost=self._lose,
         )
 
-    def _grpc_server(self, handlers: AlignmentHandlers, metrics: Metrics) -> grpc.aio.Server:
+    def _grpc_server(self, metrics: Metrics) -> grpc.aio.Server:
         settings = self._settings
         server = grpc.aio.server(
             interceptors=[MetricsInterceptor(metrics.registry)],
@@ -96,7 +98,6 @@ class Server:
                 ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
             ],
         )
-        server.add_generic_rpc_handlers((handlers,))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         names = (wire.SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, server)

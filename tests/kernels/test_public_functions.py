@@ -1,5 +1,6 @@
 """maximum_path and forced_align as users call them: NumPy and torch, layouts, errors."""
 
+import pickle
 import subprocess
 import sys
 from typing import Any
@@ -302,3 +303,10 @@ def test_numpy_callers_need_no_torch() -> None:
         "print('torch' in sys.modules)"
     )
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "False"
+
+
+def test_errors_cross_processes() -> None:
+    with pytest.raises(InvalidItemsError) as raised:
+        maximum_path(np.zeros((2, 3, 2)), np.ones((2, 3, 2)))
+    copy = pickle.loads(pickle.dumps(raised.value))
+    assert (str(copy), copy.statuses) == (str(raised.value), raised.value.statuses)

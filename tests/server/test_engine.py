@@ -17,14 +17,19 @@ from alignd.wire import (
     DataType,
     ItemCode,
     ItemStatus,
-    MalformedRequestError,
     MasReply,
     MasRequest,
     Timing,
 )
 from alignd_server.device import Device
 from alignd_server.engine import Engine, EngineLimits, create_engine
-from alignd_server.errors import DeadlineExceededError, DeviceLostError, OverloadedError, UnavailableError
+from alignd_server.errors import (
+    DeadlineExceededError,
+    DeviceLostError,
+    NotServedError,
+    OverloadedError,
+    UnavailableError,
+)
 from alignd_server.operation import Cost, Launch
 
 CPU = Device("fake:0", "fake", "fake", None, 1000, None)
@@ -313,7 +318,7 @@ def test_closing_answers_what_waits_and_refuses_what_comes(make: Any, operation:
 
 def test_an_operation_that_is_not_there(make: Any) -> None:
     engine = make()
-    with pytest.raises(MalformedRequestError, match="no operation Nothing"):
+    with pytest.raises(NotServedError, match="Nothing is not answered here"):
         engine.submit("Nothing", Items((1,)))
     assert engine.admission.nbytes == 0
 

@@ -289,3 +289,10 @@ def test_an_answer_of_the_default_server(server: ServerProcess) -> None:
     assert reply.durations.tolist() == reference_answers.maximum_path(SMALL).durations.tolist()
     assert 0 < reply.timing.kernel_ns < reply.timing.total_ns
     assert 0 <= reply.timing.queue_ns < reply.timing.total_ns
+
+
+def test_an_operation_that_is_switched_off_is_unimplemented() -> None:
+    with ServerProcess("--audio", "off") as server, pytest.raises(grpc.RpcError) as raised:
+        ask(server.target, wire.ALIGN_AUDIO, wire.AudioRequest(b"x", "hello"))
+    assert raised.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert "AlignAudio is not answered here" in raised.value.details()
