@@ -79,6 +79,15 @@ def visited(t0, first, span):
 
 
 @triton.jit
+def widen(x, ACC: tl.constexpr):
+    """Stored scores as accumulators, exactly. bfloat16 is the high half of float32; the interpreter's own conversion
+    loses bits of subnormal ones."""
+    if x.dtype == tl.bfloat16:
+        x = (x.to(tl.int16, bitcast=True).to(tl.int32) << 16).to(tl.float32, bitcast=True)
+    return x.to(ACC)
+
+
+@triton.jit
 def entry(vector, index):
     """Entry `index` of a vector of 32, uniform."""
     return tl.gather(vector, tl.full([32], index, tl.int32), 0)

@@ -19,6 +19,7 @@ from alignd_kernels.gpu_common import (
     fill_zeros,
     sum_in_order,
     uniform,
+    widen,
 )
 
 CLEAN = tl.constexpr(32 * 16)
@@ -61,7 +62,8 @@ def _fill_wild(log_probs, pitch, T, V, blank, star, wild):
             best = tl.full([COLUMNS], float("-inf"), wild.dtype.element_ty)
             for v0 in range(0, V, COLUMNS):
                 v = v0 + column
-                x = tl.load(log_probs + v, mask=(v < V) & (v != blank), other=float("-inf")).to(wild.dtype.element_ty)
+                x = tl.load(log_probs + v, mask=(v < V) & (v != blank), other=float("-inf"))
+                x = widen(x, wild.dtype.element_ty)
                 best = tl.maximum(best, tl.where(x == x, x, float("inf")))
             tl.store(wild + t, tl.max(best, 0))
             log_probs += pitch

@@ -16,7 +16,7 @@ frame less, or as long if it parts a repeat.
 import triton
 import triton.language as tl
 
-from alignd_kernels.gpu_common import NEVER, entry, visited, within
+from alignd_kernels.gpu_common import NEVER, entry, visited, widen, within
 
 STAR = tl.constexpr(-1)
 NO_LABEL = tl.constexpr(-2)
@@ -37,7 +37,7 @@ def _load_frames(log_probs, pitch, blank, wild, t0, T):
     """Emissions of the blank and of the star in frames t0 … t0 + 31."""
     t = t0 + tl.arange(0, 32)
     x = tl.load(log_probs + t.to(tl.int64) * pitch + blank, mask=t < T, other=float("-inf"))
-    return x.to(wild.dtype.element_ty), tl.load(wild + t, mask=t < T, other=float("-inf"))
+    return widen(x, wild.dtype.element_ty), tl.load(wild + t, mask=t < T, other=float("-inf"))
 
 
 @triton.jit
@@ -128,7 +128,7 @@ def ctc_strip(
                 blank_visited = ((on_blank >> j) & 1) != 0
                 label_visited = ((on_label >> j) & 1) != 0
                 x_blank = entry(blanks_here, j)
-                x_label = tl.where(wildcard, entry(stars_here, j), x[j].to(ACC))
+                x_label = tl.where(wildcard, entry(stars_here, j), widen(x[j], ACC))
                 highest = tl.maximum(
                     tl.where(blank_visited, x_blank, float("-inf")),
                     tl.where(label_visited, x_label, float("-inf")),
@@ -228,7 +228,8 @@ def ctc_trace(
         t = chunk * 32 + lane
         y = tl.load(targets + path // 2, mask=(path >= 0) & (path % 2 == 1) & (path // 2 < L), other=blank)
         read = (t < T) & (path >= 0) & (y != STAR)
-        x = tl.load(log_probs + t.to(tl.int64) * pitch + y, mask=read, other=0.0).to(on_path.dtype.element_ty)
+        x = tl.load(log_probs + t.to(tl.int64) * pitch + y, mask=read, other=0.0)
+        x = widen(x, on_path.dtype.element_ty)
         x = tl.where(y == STAR, tl.load(wild + t, mask=t < T, other=0.0), x)
         tl.store(paths + t, path, mask=t < T)
         tl.store(frame_scores + t, x.to(tl.float32), mask=t < T)

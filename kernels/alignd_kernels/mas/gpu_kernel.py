@@ -25,6 +25,7 @@ from alignd_kernels.gpu_common import (
     sum_in_order,
     uniform,
     visited,
+    widen,
     within,
 )
 
@@ -102,7 +103,7 @@ def _strip(values, pitch, S, T, s0, left, right, bits, ACC: tl.constexpr, K: tl.
                 new_v = ()
                 set_words = ()
                 for k in tl.static_range(K):
-                    score = x[j * K + k].to(ACC)
+                    score = widen(x[j * K + k], ACC)
                     worst = tl.maximum(worst, score, propagate_nan=tl.PropagateNan.ALL)
                     moves = move > v[k]
                     # Outside the band −∞ even where a neighbour has overflowed to +∞ (−∞ + ∞ would be NaN).
@@ -168,7 +169,7 @@ def _trace(values, pitch, S, T, bits, chunks, durations, on_path, K: tl.constexp
                 token -= tl.where((t > 0) & (t < T), moved, 0)
         t = chunk * 32 + lane
         x = tl.load(values + path.to(tl.int64) * pitch + t, mask=(t < T) & (path >= 0), other=0.0)
-        tl.store(on_path + t, x.to(on_path.dtype.element_ty), mask=t < T)
+        tl.store(on_path + t, widen(x, on_path.dtype.element_ty), mask=t < T)
         tl.store(durations + window, count, mask=(window >= 0) & ((window > token) | (chunk == 0)))
         carried = tl.where(top - token < 32, tl.gather(count, tl.minimum(top - token, 31), 0), 0)
     return tl.max(token, 0)

@@ -1,0 +1,334 @@
+"""CTC forced alignment by Triton against the reference: interpreted on the CPU, or for real with `-m gpu`."""
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+pytest.importorskip("torch")
+pytest.importorskip("triton")
+
+import torch
+from kernels.gpu_support import Launches, examples, garbage_in_new_memory, on_each_device, python_lines
+from kernels.strategies import (
+    GENERATORS,
+    CtcItem,
+    check_ctc,
+    ctc_batch,
+    ctc_batches,
+    ctc_item,
+    dyadic,
+    normal,
+    random_targets,
+    same_results,
+    stored,
+)
+
+from alignd_kernels.ctc import cpu, gpu, reference
+from alignd_kernels.ctc.batch import STAR, STAR_MAX, CtcBatch
+from alignd_kernels.dtypes import DType
+from alignd_kernels.ragged import offsets_of
+from alignd_kernels.status import Status
+
+# Sums that leave float32's range are part of the tests; NumPy, under the interpreter, warns of them.
+pytestmark = pytest.mark.filterwarnings("ignore:(invalid value|overflow) encountered:RuntimeWarning")
+
+SETTINGS = settings(max_examples=examples(25), deadline=None, derandomize=True)
+FEW = settings(SETTINGS, max_examples=examples(6))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def garbage() -> Iterator[None]:
+    with garbage_in_new_memory():
+        yield
+
+
+def item(labels: int, spare: int, seed: int, vocabulary: int = 6, star: float = STAR_MAX) -> CtcItem:
+    """An item with ties, repeats and stars, and `spare` frames more than it needs."""
+    rng = np.random.default_rng(seed)
+    targets = random_targets(rng, labels, vocabulary, 2)
+    frames = max(labels + int(np.count_nonzero(targets[1:] == targets[:-1])) + spare, 0)
+    return dyadic(rng, (frames, vocabulary)), targets, 2, star
+
+
+@on_each_device
+@SETTINGS
+@given(batch=ctc_batches(max_items=4))
+def test_equals_the_reference(device: str, batch: CtcBatch) -> None:
+    check_ctc(batch, gpu.align(batch, device))
+
+
+@on_each_device
+@FEW
+@given(batch=ctc_batches(max_labels=70, max_spare=70, max_items=2))
+def test_equals_the_reference_over_several_strips(device: str, batch: CtcBatch) -> None:
+    check_ctc(batch, gpu.align(batch, device))
+
+
+@on_each_device
+@pytest.mark.parametrize("dtype", [DType.FLOAT32, DType.FLOAT64])
+def test_sizes_at_the_edges_of_strips_and_chunks(device: str, dtype: DType) -> None:
+    sizes = [(1, 0), (1, 31), (1, 32), (30, 1), (31, 0), (31, 1), (32, 0), (32, 1), (33, 5), (63, 1), (64, 0), (65, 2)]
+    batch = ctc_batch([item(labels, spare, seed) for seed, (labels, spare) in enumerate(sizes)], dtype)
+    check_ctc(batch, gpu.align(batch, device))
+
+
+@on_each_device
+@pytest.mark.parametrize("targets", [[1], [1, 1], [2] * 9, [1] * 34, [STAR], [1, STAR, 1], [STAR, 1, 1, STAR]])
+def test_items_with_few_frames_to_spare(device: str, targets: list[int]) -> None:
+    needed = len(targets) + sum(a == b for a, b in zip(targets[1:], targets))
+    x = dyadic(np.random.default_rng(5), (needed + 7, 4))
+    items = [(x[: needed + spare], np.array(targets, np.int32), 0, STAR_MAX) for spare in (-1, 0, 1, 2, 7)]
+    batch = ctc_batch(items, DType.FLOAT32)
+    check_ctc(batch, gpu.align(batch, device))
+
+
+@on_each_device
+def test_bad_targets_get_the_first_ones_status(device: str) -> None:
+    """What stands behind the first bad target, or in a later chunk of 32, does not count."""
+    x = np.zeros((200, 5))
+    bad = [[0], [5], [-2], [STAR, STAR], [STAR, STAR, 0], [0, 5], [5, 0], [1, 5, STAR, STAR]]
+    bad += [[1, 2] * 20 + tail for tail in ([5], [0], [2**31 - 1, 0], [3, STAR, STAR, 5])] + [
+        [STAR] + [1, 2] * 15 + [0, 9]
+    ]
+    items = [(x, np.array(targets, np.int32), 0, 0.0) for targets in bad]
+    items += [(x, np.array([1, 7], np.int32), blank, 0.0) for blank in (-1, 5)]
+    items += [(x[:0], np.array([7], np.int32), 9, 0.0), (x, np.zeros(0, np.int32), 9, 0.0)]
+    items += [(x[:3], np.array([1, 1, 1], np.int32), 0, 0.0), (x[:5], np.array([1, 1, 1], np.int32), 0, 0.0)]
+    batch = ctc_batch(items, DType.FLOAT32)
+    result = gpu.align(batch, device)
+    check_ctc(batch, result)
+    assert set(result.statuses) >= {Status.TARGET_IS_BLANK, Status.TARGET_OUT_OF_RANGE, Status.ADJACENT_STARS}
+
+
+@on_each_device
+@pytest.mark.parametrize("dtype", DType)
+def test_stars_that_take_the_largest_label(device: str, dtype: DType) -> None:
+    """More columns than the kernel reads at once; the blank's, however high, does not count."""
+    rng = np.random.default_rng(7)
+    items = []
+    for blank in (0, 255, 256, 599):
+        x = dyadic(rng, (6, 600)) - 1
+        x[:, blank] = 5
+        x[np.arange(6), rng.integers(0, 600, 6)] += 4
+        items.append((x, np.array([STAR, (blank + 1) % 600], np.int32), blank, STAR_MAX))
+    one_column = (np.zeros((4, 1)), np.array([STAR], np.int32), 0, STAR_MAX)
+    batch = ctc_batch([*items, one_column], dtype, padding=2)
+    result = gpu.align(batch, device)
+    check_ctc(batch, result)
+    assert result.statuses.tolist() == [Status.OK] * 4 + [Status.NO_FINITE_PATH]
+
+
+def visited_columns(batch: CtcBatch, index: int) -> np.ndarray:
+    """Which of an item's log-probs [T, V] stand for a cell that some legal path visits."""
+    log_probs, targets, blank, star_score = ctc_item(batch, index)
+    first, last = reference.visiting_times(targets, len(log_probs))
+    visited = np.zeros(log_probs.shape, bool)
+    for state in range(len(first)):
+        label = targets[state // 2] if state % 2 else blank
+        frames = slice(first[state], last[state] + 1)
+        if label != STAR:
+            visited[frames, label] = True
+        elif np.isnan(star_score):
+            visited[frames, np.arange(log_probs.shape[1]) != blank] = True
+    return visited
+
+
+@on_each_device
+@FEW
+@given(batch=ctc_batches(kinds=[dyadic, normal], max_items=4), rng=GENERATORS)
+def test_what_no_path_visits_changes_nothing(device: str, batch: CtcBatch, rng: np.random.Generator) -> None:
+    log_probs = batch.log_probs.copy()
+    statuses = cpu.align(batch).statuses
+    for index in np.flatnonzero(statuses == Status.OK):
+        T, V, pitch = int(batch.frames[index]), int(batch.vocabulary[index]), int(batch.pitches[index])
+        rows = log_probs[batch.offsets[index] :][: T * pitch].reshape(T, pitch)[:, :V]
+        garbage = stored(rng.choice([np.nan, np.inf, -np.inf, 1e30], rows.shape), batch.dtype)
+        rows[...] = np.where(visited_columns(batch, index), rows, garbage)
+    same_results(gpu.align(dataclasses.replace(batch, log_probs=log_probs), device), gpu.align(batch, device))
+
+
+@on_each_device
+@pytest.mark.parametrize(("dtype", "targets"), list(zip(DType, [[1, 1, 3], [3, STAR], [STAR], [2, 2]])))
+def test_one_bad_cell_on_a_legal_path_is_found_wherever_it_is(device: str, dtype: DType, targets: list[int]) -> None:
+    """Each log-prob of one small item in turn, as a batch."""
+    good = dyadic(np.random.default_rng(3), (5, 4))
+    cells = np.argwhere(np.ones_like(good))
+    items = np.repeat(good[None], len(cells), 0)
+    items[np.arange(len(cells)), *cells.T] = np.where(np.arange(len(cells)) % 3, np.nan, np.inf)
+    batch = ctc_batch([(x, np.array(targets, np.int32), 0, STAR_MAX) for x in items], dtype)
+    result = gpu.align(batch, device)
+    check_ctc(batch, result)
+    assert (result.statuses == Status.NOT_FINITE).sum() == visited_columns(batch, 0).sum()
+
+
+@on_each_device
+@FEW
+@given(batch=ctc_batches(max_items=4))
+def test_a_batch_equals_its_items_alone(device: str, batch: CtcBatch) -> None:
+    whole = gpu.align(batch, device)
+    frames, labels = offsets_of(batch.frames), offsets_of(batch.target_lengths)
+    shared = ("log_probs", "targets", "dtype")
+    per_item = [field.name for field in dataclasses.fields(batch) if field.name not in shared]
+    for index in range(len(batch)):
+        one = slice(index, index + 1)
+        alone = gpu.align(dataclasses.replace(batch, **{name: getattr(batch, name)[one] for name in per_item}), device)
+        own = slice(frames[index], frames[index + 1])
+        np.testing.assert_array_equal(alone.paths, whole.paths[own])
+        np.testing.assert_array_equal(alone.frame_scores, whole.frame_scores[own])
+        np.testing.assert_array_equal(alone.durations, whole.durations[labels[index] : labels[index + 1]])
+        np.testing.assert_array_equal(alone.scores, whole.scores[one])
+        np.testing.assert_array_equal(alone.statuses, whole.statuses[one])
+
+
+@on_each_device
+@pytest.mark.parametrize("dtype", [DType.FLOAT16, DType.BFLOAT16])
+def test_halves_are_widened_exactly(device: str, dtype: DType) -> None:
+    """Blanks of −∞ hold the path on the label, so that frame scores are the label's log-probs."""
+    bits = np.r_[np.arange(0, 2**16, 2311), [0, 1, 0x8000, 0x8001, 0x03FF, 0x0400, 0x007F, 0x0080]].astype(np.uint16)
+    log_probs = np.stack([np.full_like(bits, stored(-np.inf, dtype)), bits], 1)
+    one = ctc_batch([(np.zeros((len(bits), 2)), np.array([1], np.int32), 0, 0.0)], dtype)
+    with np.errstate(all="ignore"):
+        finite = np.isfinite(ctc_item(dataclasses.replace(one, log_probs=log_probs.ravel()), 0)[0][:, 1])
+    log_probs[~finite | (bits & 0x7FFF > 0x7B00), 1] = 0
+    batch = dataclasses.replace(one, log_probs=log_probs.ravel())
+    result = gpu.align(batch, device)
+    check_ctc(batch, result)
+    np.testing.assert_array_equal(result.frame_scores, ctc_item(batch, 0)[0][:, 1])
+
+
+@on_each_device
+def test_no_items_and_negative_lengths(device: str) -> None:
+    assert len(gpu.align(ctc_batch([], DType.FLOAT32), device).statuses) == 0
+    batch = ctc_batch([item(2, 3, 0), item(2, 3, 0)], DType.FLOAT32)
+    batch = dataclasses.replace(batch, target_lengths=np.array([-3, 2]))
+    result = gpu.align(batch, device)
+    assert result.statuses.tolist() == [Status.EMPTY, Status.OK]
+    assert len(result.durations) == 2
+
+
+@on_each_device
+def test_a_padded_batch_in_any_strides(device: str) -> None:
+    """Tensors on the device, of which the kernel reads a part; a target beyond int32 stays out of range."""
+    items = [
+        item(labels, spare, seed, star=-0.5) for seed, (labels, spare) in enumerate([(3, 4), (1, 0), (4, 1), (2, -1)])
+    ]
+    flat = ctc_batch(items, DType.FLOAT32)
+    T = int(flat.frames.max())
+    log_probs = torch.full((T, 5, 9), float("nan")).permute(1, 0, 2)[:, :, 2:8]
+    targets = torch.full((5, 6), 2**32 + 1)
+    for index, (x, labels, _, _) in enumerate(items):
+        log_probs[index, : len(x)] = torch.from_numpy(x)
+        targets[index, : len(labels)] = torch.from_numpy(labels)
+    frames = torch.tensor([*flat.frames.tolist(), T])
+    lengths = torch.tensor([*flat.target_lengths.tolist(), 1])
+    found = gpu.launch(
+        *(tensor.to(device) for tensor in (log_probs, targets, frames, lengths)), blank=2, star_score=-0.5
+    )
+    expected = cpu.align(flat)
+    path_starts, label_starts = offsets_of(flat.frames), offsets_of(flat.target_lengths)
+    for index in range(len(items)):
+        own = slice(path_starts[index], path_starts[index + 1])
+        for row, values in [
+            (found.paths[index], expected.paths[own]),
+            (found.frame_scores[index], expected.frame_scores[own]),
+            (found.durations[index], expected.durations[label_starts[index] : label_starts[index + 1]]),
+        ]:
+            np.testing.assert_array_equal(row.cpu(), np.pad(values, (0, len(row) - len(values))))
+    np.testing.assert_array_equal(found.scores[:-1].cpu(), expected.scores)
+    assert found.statuses.tolist() == [*expected.statuses, Status.TARGET_OUT_OF_RANGE]
+
+
+@on_each_device
+def test_lengths_beyond_the_padded_size_are_caught(device: str) -> None:
+    arguments = torch.zeros(4, 5, 3), torch.ones(4, 1, dtype=torch.int64)
+    lengths = torch.tensor([5, 6, 5, 2**40]), torch.tensor([1, 1, 2, 1])
+    found = gpu.launch(*(tensor.to(device) for tensor in (*arguments, *lengths)))
+    assert found.statuses.tolist() == [Status.OK, Status.INTERNAL, Status.INTERNAL, Status.INTERNAL]
+    assert found.paths[1:].abs().sum() == 0
+    assert found.durations.tolist() == [[5], [0], [0], [0]]
+
+
+@on_each_device
+def test_too_little_scratch_is_an_error_not_a_fault(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu, "_words", lambda labels, frames: np.zeros(len(labels), np.int64))
+    result = gpu.align(ctc_batch([item(2, 3, 0)], DType.FLOAT32), device)
+    assert result.statuses.tolist() == [Status.INTERNAL]
+    assert not result.paths.any()
+    assert not result.durations.any()
+
+
+@on_each_device
+def test_one_launch_for_a_batch_of_any_lengths(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    launches = Launches(gpu.ctc_best_path_kernel)
+    monkeypatch.setattr(gpu, "ctc_best_path_kernel", launches)
+    batch = ctc_batch([item(2, 0, 0), item(40, 3, 1), item(0, 5, 2), item(3, -2, 3)], DType.FLOAT32)
+    check_ctc(batch, gpu.align(batch, device))
+    assert launches.grids == [(4,)]
+
+
+@on_each_device
+def test_python_does_nothing_by_frame_label_or_item(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu, "ctc_best_path_kernel", Launches(gpu.ctc_best_path_kernel, really=False))
+    small, large = ctc_batch([item(1, 0, 0)], DType.FLOAT32), ctc_batch([item(80, 300, 1)] * 30, DType.FLOAT32)
+    gpu.align(small, device)  # a first launch compiles
+    assert python_lines(lambda: gpu.align(small, device)) == python_lines(lambda: gpu.align(large, device))
+
+
+@on_each_device
+def test_scratch_is_what_is_allocated(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    launches = Launches(gpu.ctc_best_path_kernel, really=False)
+    monkeypatch.setattr(gpu, "ctc_best_path_kernel", launches)
+    for dtype in DType:
+        batch = ctc_batch([item(300, 1200, 0), item(5, -6, 1), item(0, 9, 2), item(32, 0, 3)], dtype)
+        gpu.align(batch, device)
+        need = gpu.scratch_bytes(batch)
+        scratch = [launches.arguments[-1][name] for name in ("rows", "bits")]
+        assert need.sum() == sum(tensor.numel() * tensor.element_size() for tensor in scratch)
+        assert need[0] < 2 * (3 * 300 * 1300 / 8 + 24 * 1600)
+        assert need[1:3].tolist() == [0, 0]
+
+
+def test_devices_without_kernels_are_refused() -> None:
+    with pytest.raises(ValueError, match="Triton kernels run on"):
+        gpu.align(ctc_batch([item(2, 3, 0)], DType.FLOAT32), "meta")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", DType)
+def test_large_items_equal_the_cpu_kernels(dtype: DType) -> None:
+    sizes = [(300, 1200), (1, 3000), (2000, 0), (700, 1), (1500, 6000)]
+    items = [item(labels, spare, seed, 40) for seed, (labels, spare) in enumerate(sizes)]
+    rng = np.random.default_rng(8)
+    items += [(normal(rng, x.shape), targets, blank, -1.5) for x, targets, blank, _ in items]
+    batch = ctc_batch(items, dtype, padding=3)
+    same_results(gpu.align(batch, "cuda"), cpu.align(batch))
+
+
+@pytest.mark.gpu
+def test_hours_of_audio_equal_the_cpu_kernels() -> None:
+    batch = ctc_batch([item(25_000, 20_000, 9, 32, 0.0)], DType.FLOAT32)
+    same_results(gpu.align(batch, "cuda"), cpu.align(batch))
+
+
+@pytest.mark.gpu
+def test_many_items_equal_the_cpu_kernels() -> None:
+    sizes = np.random.default_rng(10).integers(0, 90, (3000, 2))
+    batch = ctc_batch([item(int(n), int(spare) - 2, seed) for seed, (n, spare) in enumerate(sizes)], DType.FLOAT32)
+    same_results(gpu.align(batch, "cuda"), cpu.align(batch))
+
+
+@pytest.mark.gpu
+def test_nothing_waits_before_the_results_are_asked_for() -> None:
+    log_probs = torch.zeros(64, 3000, 40, device="cuda")
+    targets = torch.ones(64, 300, dtype=torch.int64, device="cuda")
+    lengths = [torch.full((64,), n, device="cuda") for n in (3000, 300)]
+    gpu.launch(log_probs, targets, *lengths)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        found = gpu.launch(log_probs, targets, *lengths)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert (found.statuses == Status.OK).all()

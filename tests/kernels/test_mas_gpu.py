@@ -1,0 +1,250 @@
+"""Monotonic alignment search by Triton against the reference: interpreted on the CPU, or for real with `-m gpu`."""
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+pytest.importorskip("torch")
+pytest.importorskip("triton")
+
+import torch
+from kernels.gpu_support import Launches, examples, garbage_in_new_memory, on_each_device, python_lines
+from kernels.strategies import (
+    GENERATORS,
+    KINDS,
+    check_mas,
+    dyadic,
+    mas_batch,
+    mas_batches,
+    normal,
+    same_results,
+    stored,
+    with_minus_infinity,
+)
+
+from alignd_kernels.dtypes import DType
+from alignd_kernels.mas import cpu, gpu
+from alignd_kernels.mas.batch import MasBatch
+from alignd_kernels.ragged import offsets_of
+from alignd_kernels.status import Status
+
+# Sums that leave float32's range are part of the tests; NumPy, under the interpreter, warns of them.
+pytestmark = pytest.mark.filterwarnings("ignore:(invalid value|overflow) encountered:RuntimeWarning")
+
+SETTINGS = settings(max_examples=examples(25), deadline=None, derandomize=True)
+FEW = settings(SETTINGS, max_examples=examples(8))
+SMALL = {"max_tokens": 12, "max_frames": 40, "max_items": 4}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def garbage() -> Iterator[None]:
+    with garbage_in_new_memory():
+        yield
+
+
+@on_each_device
+@SETTINGS
+@given(batch=mas_batches(**SMALL))
+def test_equals_the_reference(device: str, batch: MasBatch) -> None:
+    check_mas(batch, gpu.align(batch, device))
+
+
+@on_each_device
+@FEW
+@given(batch=mas_batches(max_tokens=90, max_frames=150, max_items=2))
+def test_equals_the_reference_over_several_strips(device: str, batch: MasBatch) -> None:
+    check_mas(batch, gpu.align(batch, device))
+
+
+EDGES = [(1, 1), (1, 33), (31, 31), (31, 40), (32, 32), (32, 33), (33, 64), (63, 65), (64, 64), (65, 65), (65, 97)]
+
+
+@on_each_device
+@pytest.mark.parametrize("dtype", [DType.FLOAT32, DType.FLOAT64])
+def test_shapes_at_the_edges_of_strips_and_chunks(device: str, dtype: DType) -> None:
+    rng = np.random.default_rng(1)
+    batch = mas_batch([with_minus_infinity(rng, (1, 1)), *(dyadic(rng, shape) for shape in EDGES)], dtype, gap=1)
+    check_mas(batch, gpu.align(batch, device))
+
+
+@on_each_device
+@pytest.mark.parametrize("kind", KINDS)
+def test_infeasible_and_empty_items_beside_good_ones(device: str, kind) -> None:
+    rng = np.random.default_rng(2)
+    shapes = [(2, 5), (3, 2), (0, 4), (4, 0), (0, 0), (5, 5), (70, 69), (2, 5)]
+    batch = mas_batch([kind(rng, shape) for shape in shapes], DType.FLOAT32)
+    check_mas(batch, gpu.align(batch, device))
+
+
+def legal(tokens: int, frames: int) -> np.ndarray:
+    token, frame = np.arange(tokens)[:, None], np.arange(frames)
+    return (token <= frame) & (token >= tokens - frames + frame)
+
+
+@on_each_device
+@FEW
+@given(batch=mas_batches(kinds=[dyadic, normal], **SMALL), rng=GENERATORS)
+def test_what_stands_outside_the_band_changes_nothing(device: str, batch: MasBatch, rng: np.random.Generator) -> None:
+    values = batch.values.copy()
+    for index in range(len(batch)):
+        S, T, pitch = int(batch.tokens[index]), int(batch.frames[index]), int(batch.pitches[index])
+        rows = values[batch.offsets[index] :][: S * pitch].reshape(S, pitch)[:, :T]
+        garbage = stored(rng.choice([np.nan, np.inf, -np.inf, 1e30], rows.shape), batch.dtype)
+        rows[...] = np.where(legal(S, T), rows, garbage)
+    check_mas(batch, gpu.align(dataclasses.replace(batch, values=values), device))
+
+
+@on_each_device
+@pytest.mark.parametrize("dtype", DType)
+def test_one_bad_cell_on_a_legal_path_is_found_wherever_it_is(device: str, dtype: DType) -> None:
+    """Each cell of one small lattice in turn, as a batch."""
+    good = dyadic(np.random.default_rng(3), (3, 4))
+    cells = np.argwhere(np.ones_like(good))
+    items = np.repeat(good[None], 2 * len(cells), 0)
+    items[np.arange(2 * len(cells)), *np.tile(cells, (2, 1)).T] = np.repeat([np.nan, np.inf], len(cells))
+    batch = mas_batch(list(items), dtype)
+    result = gpu.align(batch, device)
+    check_mas(batch, result)
+    assert (result.statuses == Status.NOT_FINITE).sum() == 2 * legal(3, 4).sum()
+
+
+@on_each_device
+@FEW
+@given(batch=mas_batches(**SMALL))
+def test_a_batch_equals_its_items_alone(device: str, batch: MasBatch) -> None:
+    whole = gpu.align(batch, device)
+    starts = offsets_of(batch.tokens)
+    per_item = ("offsets", "tokens", "frames", "pitches")
+    for index in range(len(batch)):
+        one = slice(index, index + 1)
+        alone = gpu.align(dataclasses.replace(batch, **{name: getattr(batch, name)[one] for name in per_item}), device)
+        np.testing.assert_array_equal(alone.durations, whole.durations[starts[index] : starts[index + 1]])
+        np.testing.assert_array_equal(alone.scores, whole.scores[one])
+        np.testing.assert_array_equal(alone.statuses, whole.statuses[one])
+
+
+@on_each_device
+def test_no_items_and_negative_lengths(device: str) -> None:
+    assert len(gpu.align(mas_batch([], DType.FLOAT32), device).statuses) == 0
+    batch = dataclasses.replace(mas_batch([np.zeros((2, 3))] * 2, DType.FLOAT32), tokens=np.array([-4, 2]))
+    result = gpu.align(batch, device)
+    assert result.statuses.tolist() == [Status.EMPTY, Status.OK]
+    assert result.durations.tolist() == [1, 2]
+
+
+@on_each_device
+@pytest.mark.parametrize("dtype", DType)
+def test_read_only_and_unaligned_buffers(device: str, dtype: DType) -> None:
+    batch = mas_batch([normal(np.random.default_rng(3), (5, 20))], dtype)
+    unaligned = np.frombuffer(b"x" + batch.values.tobytes(), batch.values.dtype, offset=1)
+    check_mas(batch, gpu.align(dataclasses.replace(batch, values=unaligned), device))
+
+
+@on_each_device
+def test_a_padded_batch_in_any_strides(device: str) -> None:
+    """Tensors on the device, of which the kernel reads a part: no copy, no wait."""
+    rng = np.random.default_rng(4)
+    shapes = [(4, 9), (7, 8), (9, 9), (8, 3), (0, 9)]
+    flat = mas_batch([dyadic(rng, shape) for shape in shapes], DType.FLOAT32)
+    memory = torch.full((9, 6, 12), float("nan"))  # [tokens, items, frames]
+    value = memory.permute(1, 0, 2)[:5, :, 1:11]
+    for index, (tokens, frames) in enumerate(shapes):
+        item = flat.values[flat.offsets[index] :][: tokens * frames].reshape(tokens, frames)
+        value[index, :tokens, :frames] = torch.from_numpy(item)
+    lengths = torch.tensor(shapes).T.to(device)
+    durations, scores, statuses = gpu.launch(value.to(device), lengths[0], lengths[1])
+    expected = cpu.align(flat)
+    starts = offsets_of(flat.tokens)
+    for index, (tokens, _) in enumerate(shapes):
+        own = np.zeros(9, np.int32)
+        own[:tokens] = expected.durations[starts[index] : starts[index + 1]]
+        np.testing.assert_array_equal(durations[index].cpu(), own)
+    np.testing.assert_array_equal(scores.cpu(), expected.scores)
+    np.testing.assert_array_equal(statuses.cpu(), expected.statuses)
+
+
+@on_each_device
+def test_lengths_beyond_the_padded_size_are_caught(device: str) -> None:
+    value = torch.zeros(3, 2, 4).to(device)
+    tokens, frames = torch.tensor([2, 3, 2]).to(device), torch.tensor([4, 4, 2**40]).to(device)
+    durations, scores, statuses = gpu.launch(value, tokens, frames)
+    assert statuses.tolist() == [Status.OK, Status.INTERNAL, Status.INTERNAL]
+    assert durations.tolist() == [[1, 3], [0, 0], [0, 0]]
+    assert scores.isnan().tolist() == [False, True, True]
+
+
+@on_each_device
+def test_too_little_scratch_is_an_error_not_a_fault(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu, "_words", lambda tokens, frames, dtype: np.zeros(len(tokens), np.int64))
+    result = gpu.align(mas_batch([np.zeros((2, 3))], DType.FLOAT32), device)
+    assert result.statuses.tolist() == [Status.INTERNAL]
+    assert result.durations.tolist() == [0, 0]
+
+
+@on_each_device
+def test_one_launch_for_a_batch_of_any_lengths(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    launches = Launches(gpu.mas_best_path_kernel)
+    monkeypatch.setattr(gpu, "mas_best_path_kernel", launches)
+    batch = mas_batch([np.zeros((2, 3)), np.zeros((70, 71)), np.zeros((3, 2)), np.zeros((1, 40))], DType.FLOAT32)
+    check_mas(batch, gpu.align(batch, device))
+    assert launches.grids == [(4,)]
+
+
+@on_each_device
+def test_python_does_nothing_by_frame_token_or_item(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu, "mas_best_path_kernel", Launches(gpu.mas_best_path_kernel, really=False))
+    small, large = (mas_batch([np.zeros(shape)] * n, DType.FLOAT32) for shape, n in [((1, 2), 1), ((90, 400), 30)])
+    gpu.align(small, device)  # a first launch compiles
+    assert python_lines(lambda: gpu.align(small, device)) == python_lines(lambda: gpu.align(large, device))
+
+
+@on_each_device
+def test_scratch_is_what_is_allocated(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    launches = Launches(gpu.mas_best_path_kernel, really=False)
+    monkeypatch.setattr(gpu, "mas_best_path_kernel", launches)
+    for dtype in DType:
+        batch = mas_batch([np.zeros((160, 800)), np.zeros((3, 2)), np.zeros((0, 5)), np.zeros((7, 7))], dtype)
+        gpu.align(batch, device)
+        need = gpu.scratch_bytes(batch)
+        scratch = [launches.arguments[-1][name] for name in ("rows", "bits")]
+        assert need.sum() == sum(tensor.numel() * tensor.element_size() for tensor in scratch)
+        assert need[0] < 2 * (160 * 640 / 8 + 16 * 800)
+        assert need[1:3].tolist() == [0, 0]
+
+
+def test_devices_without_kernels_are_refused() -> None:
+    with pytest.raises(ValueError, match="Triton kernels run on"):
+        gpu.align(mas_batch([np.zeros((2, 3))], DType.FLOAT32), "meta")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", DType)
+def test_large_items_equal_the_cpu_kernels(dtype: DType) -> None:
+    rng = np.random.default_rng(5)
+    shapes = [(512, 2048), (1, 3000), (2048, 2048), (700, 701), (160, 800), (1500, 6000)]
+    batch = mas_batch([kind(rng, shape) for shape in shapes for kind in (dyadic, normal)], dtype, padding=3)
+    same_results(gpu.align(batch, "cuda"), cpu.align(batch))
+
+
+@pytest.mark.gpu
+def test_many_items_equal_the_cpu_kernels() -> None:
+    rng = np.random.default_rng(6)
+    shapes = rng.integers(0, 150, (3000, 2))
+    batch = mas_batch([dyadic(rng, (int(s), int(s + more))) for s, more in shapes], DType.FLOAT32)
+    same_results(gpu.align(batch, "cuda"), cpu.align(batch))
+
+
+@pytest.mark.gpu
+def test_nothing_waits_before_the_results_are_asked_for() -> None:
+    value = torch.zeros(64, 500, 3000, device="cuda")
+    lengths = [torch.full((64,), n, device="cuda") for n in (500, 3000)]
+    gpu.launch(value, *lengths)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        _, _, statuses = gpu.launch(value, *lengths)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert (statuses == Status.OK).all()
