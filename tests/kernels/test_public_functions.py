@@ -306,7 +306,7 @@ def test_numpy_callers_need_no_torch() -> None:
 
 
 def test_errors_cross_processes() -> None:
-    with pytest.raises(InvalidItemsError) as raised:
-        maximum_path(np.zeros((2, 3, 2)), np.ones((2, 3, 2)))
+    with pytest.raises(ak.InvalidItemsError) as raised:
+        ak.maximum_path(np.zeros((2, 3, 2)), np.ones((2, 3, 2)))
     copy = pickle.loads(pickle.dumps(raised.value))
     assert (str(copy), copy.statuses) == (str(raised.value), raised.value.statuses)
