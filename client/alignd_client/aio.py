@@ -23,7 +23,8 @@ class AsyncAlignClient:
 
     The `align_*` methods take iterables of either kind and return asynchronous iterators. One that is left before its
     end goes on in the background until it is collected: `contextlib.aclosing` ends it at once. A client may be used
-    from one event loop after another; gRPC's asyncio does not survive a fork, so fork before its first use.
+    from one event loop after another. gRPC's asyncio does not survive a fork: a child raises `ForkError`, unless it is
+    the first to use it.
     """
 
     def __init__(

@@ -14,7 +14,7 @@ from alignd_client.channel import (
     import_grpc,
     resolve_target,
 )
-from alignd_client.errors import AlignError, ClientClosedError
+from alignd_client.errors import AlignError, ClientClosedError, ForkError
 from alignd_client.faults import error_of
 from alignd_client.retry import Attempts, RetryPolicy, answered
 from alignd_client.transport import decode
@@ -22,6 +22,27 @@ from alignd_client.transport import decode
 Request = TypeVar("Request")
 Reply = TypeVar("Reply")
 Reply_co = TypeVar("Reply_co", covariant=True)
+
+
+_started_in: int | None = None
+"""The process that started gRPC's asyncio."""
+
+
+def _import_aio() -> Any:
+    """gRPC's asyncio, which one thread drives that no forked child has.
+
+    Raises:
+        ForkError: in such a child, where calls would never be answered.
+    """
+    global _started_in
+    aio = import_grpc("grpc.aio")
+    if _started_in is None:
+        _started_in = os.getpid()
+        # Held for good: whoever drops the last channel waits for that thread, and a forked child would for ever.
+        aio.init_grpc_aio()
+    if _started_in != os.getpid():
+        raise ForkError
+    return aio
 
 
 class AsyncCall(Protocol[Reply_co]):
@@ -69,7 +90,7 @@ class AsyncGrpcTransport:
         self.target = resolve_target(target)
         self.reached = False
         self._closed = False
-        self._channels: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[int, Any]]
+        self._channels: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Any]
         self._channels = weakref.WeakKeyDictionary()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -87,20 +108,19 @@ class AsyncGrpcTransport:
 
     async def close(self) -> None:
         self._closed = True
-        entry = self._channels.pop(asyncio.get_running_loop(), None)
-        if entry is not None and entry[0] == os.getpid():
-            await entry[1].close()
+        channel = self._channels.pop(asyncio.get_running_loop(), None)
+        if channel is not None:
+            await channel.close()
 
     def channel(self) -> Any:
         if self._closed:  # meanwhile, by another task
             raise ClientClosedError
+        aio = _import_aio()
         loop = asyncio.get_running_loop()
-        entry = self._channels.get(loop)
-        if entry is None or entry[0] != os.getpid():
-            aio = import_grpc("grpc.aio")
-            channel = aio.insecure_channel(self.target, options=channel_options(self.target))
-            entry = self._channels[loop] = (os.getpid(), channel)
-        return entry[1]
+        channel = self._channels.get(loop)
+        if channel is None:
+            channel = self._channels[loop] = aio.insecure_channel(self.target, options=channel_options(self.target))
+        return channel
 
 
 class AsyncGrpcCall(Generic[Request, Reply]):

@@ -170,3 +170,13 @@ class ClientClosedError(AlignError):
 
     def __init__(self) -> None:
         super().__init__("this client is closed")
+
+
+class ForkError(AlignError, RuntimeError):
+    """An asyncio client in a forked process, after gRPC's asyncio was in use in the parent."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "gRPC's asyncio, in use before this process was forked, does not work in it: use AlignClient here, "
+            "or start processes by spawn"
+        )

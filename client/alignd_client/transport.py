@@ -15,6 +15,7 @@ from alignd_client.channel import (
 )
 from alignd_client.errors import AlignError, ClientClosedError, ServerError
 from alignd_client.faults import error_of
+from alignd_client.fork_gate import GATE
 from alignd_client.per_process import PerProcess
 from alignd_client.retry import Attempts, RetryPolicy, answered
 
@@ -87,11 +88,12 @@ class GrpcTransport:
 
     def health(self, timeout: float | None) -> str:
         grpc = import_grpc()
-        check = self._channel.get().unary_unary(HEALTH_PATH)
-        try:
-            return decode_health(check(HEALTH_REQUEST, timeout=timeout))
-        except grpc.RpcError as failure:
-            raise error_of(failure, self.target, 0) from None
+        with GATE.call():
+            check = self._channel.get().unary_unary(HEALTH_PATH)
+            try:
+                return decode_health(check(HEALTH_REQUEST, timeout=timeout))
+            except grpc.RpcError as failure:
+                raise error_of(failure, self.target, 0) from None
 
     def close(self) -> None:
         self._closed = True
@@ -107,7 +109,9 @@ class GrpcTransport:
     def _open_channel(self) -> Any:
         if self._closed:  # meanwhile, by another thread
             raise ClientClosedError
-        return import_grpc().insecure_channel(self.target, options=channel_options(self.target))
+        channel = import_grpc().insecure_channel(self.target, options=channel_options(self.target))
+        GATE.install()
+        return channel
 
 
 class GrpcCall(Generic[Request, Reply]):
@@ -122,22 +126,29 @@ class GrpcCall(Generic[Request, Reply]):
         self._cancelled = threading.Event()
 
     def attempt(self, timeout: float | None) -> Reply:
-        grpc = import_grpc()
         if self._data is None:
             self._data = self._rpc.encode_request(self._request)
-        self._running = self._transport.start(self._rpc.path, self._data, timeout)
+        with GATE.call():
+            reply = self._exchange(self._data, timeout)
+        return decode(self._rpc, reply)
+
+    def _exchange(self, data: bytes, timeout: float | None) -> bytes:
+        grpc = import_grpc()
+        running = self._running = self._transport.start(self._rpc.path, data, timeout)
         if self._cancelled.is_set():  # before there was anything to cancel
-            self._running.cancel()
+            running.cancel()
         try:
-            reply = self._running.result()
+            reply: bytes = running.result()
+            return reply
         except grpc.FutureCancelledError:
             raise CancelledError from None
         except grpc.RpcError as failure:
-            raise error_of(failure, self._transport.target, len(self._data)) from None
+            raise error_of(failure, self._transport.target, len(data)) from None
         except BaseException:  # an interrupt: the server need not go on
-            self._running.cancel()
+            running.cancel()
             raise
-        return decode(self._rpc, reply)
+        finally:
+            self._running = None
 
     def pause(self, seconds: float) -> None:
         if self._cancelled.wait(seconds):

@@ -8,6 +8,7 @@ from alignd_client import (
     AlignError,
     ClientClosedError,
     DeadlineExceededError,
+    ForkError,
     InvalidItemError,
     InvalidItemsError,
     InvalidRequestError,
@@ -40,6 +41,12 @@ ERRORS: list[tuple[AlignError, type[Exception], str]] = [
     ),
     (ServerError("a defect", "INTERNAL"), AlignError, "a defect (INTERNAL)"),
     (ClientClosedError(), AlignError, "this client is closed"),
+    (
+        ForkError(),
+        RuntimeError,
+        "gRPC's asyncio, in use before this process was forked, does not work in it: use AlignClient here, or start "
+        "processes by spawn",
+    ),
 ]
 
 

@@ -69,6 +69,7 @@ def test_a_pickled_client_makes_an_engine_of_its_own(engines: list[FakeEngine]) 
         (MalformedRequestError(("tokens", "are odd")), InvalidRequestError, "tokens: are odd"),
         (fake_engine.DeadlineExceededError("late"), DeadlineExceededError, "2 s.*late"),
         (fake_engine.EngineError("a defect"), ServerError, "a defect"),
+        (fake_engine.NotServedError("it is off"), ServerError, r"it is off.*UNIMPLEMENTED"),
         (ZeroDivisionError("a bug"), ZeroDivisionError, "a bug"),
     ],
 )

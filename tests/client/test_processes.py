@@ -1,5 +1,6 @@
 """A client that is forked, spawned and pickled; and what importing it costs."""
 
+import gc
 import multiprocessing
 import pickle
 import subprocess
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from alignd_client import AlignClient
+from alignd_client import AlignClient, ForkError
 from alignd_client.aio import AsyncAlignClient
 from alignd_client.per_process import PerProcess
 from support.blocking import Blocking
@@ -45,7 +46,7 @@ def test_a_client_in_worker_processes(target: str, method: str) -> None:
     with AlignClient(target) as client:
         assert frames_of(client) == [1, 2, 3]  # connected, with threads, before the fork
         context = multiprocessing.get_context(method)
-        with ProcessPoolExecutor(2, mp_context=context) as pool:
+        with ProcessPoolExecutor(2, mp_context=context) as pool:  # fork's workers inherit the parent's channel
             futures = [pool.submit(frames_of, client, i) for i in range(1, 5)]
             assert [future.result(timeout=60) for future in futures] == [list(range(1, i + 1)) for i in range(1, 5)]
         assert frames_of(client) == [1, 2, 3]
@@ -83,6 +84,30 @@ def test_a_fork_while_calls_are_in_flight(target: str) -> None:
         for thread in threads:
             thread.join()
         assert failures == []
+
+
+def use_both(asynchronous: AsyncAlignClient, target: str, queue: Any) -> None:
+    gc.collect()  # of what was the parent's
+    try:
+        frames_of(Blocking(asynchronous))  # type: ignore[arg-type]
+    except ForkError as error:
+        queue.put(str(error))
+    with AlignClient(target) as client:
+        queue.put(frames_of(client))
+
+
+def test_an_asyncio_client_says_that_it_was_forked(target: str) -> None:
+    context = multiprocessing.get_context("fork")
+    asynchronous = AsyncAlignClient(target)
+    for _ in range(3):  # without the last channels having been closed, or collected
+        assert frames_of(Blocking(asynchronous)) == [1, 2, 3]  # type: ignore[arg-type]
+        queue = context.Queue()
+        child = context.Process(target=use_both, args=(asynchronous, target, queue))
+        child.start()
+        assert "spawn" in queue.get(timeout=30)
+        assert queue.get(timeout=30) == [1, 2, 3]
+        child.join(30)
+        assert child.exitcode == 0
 
 
 def test_pickling_keeps_the_options(target: str) -> None:

@@ -195,7 +195,7 @@ def test_a_refused_request_names_field_and_reason(connect: Any) -> None:
     ("code", "words"),
     [
         (grpc.StatusCode.INTERNAL, "a defect.*INTERNAL"),
-        (grpc.StatusCode.UNIMPLEMENTED, "older alignd"),
+        (grpc.StatusCode.UNIMPLEMENTED, "a defect.*UNIMPLEMENTED"),
         (grpc.StatusCode.CANCELLED, "a defect.*CANCELLED"),
         (grpc.StatusCode.UNKNOWN, "a defect.*UNKNOWN"),
         (grpc.StatusCode.PERMISSION_DENIED, "a defect.*PERMISSION_DENIED"),
@@ -207,6 +207,13 @@ def test_other_failures_are_final(connect: Any, server: FakeServer, code: grpc.S
         list(connect().align_mas([VALUE]))
     assert caught.value.code == code.name
     assert len(server.seen[RPC]) == 1
+
+
+def test_a_server_that_does_not_know_the_operation(connect: Any, server: FakeServer) -> None:
+    server.unknown = "AlignAudio"
+    with pytest.raises(ServerError, match="older alignd") as caught:
+        connect().align_audio(bytes(10), "a")
+    assert caught.value.code == "UNIMPLEMENTED"
 
 
 def test_an_answer_that_does_not_fit(connect: Any, monkeypatch: pytest.MonkeyPatch) -> None:

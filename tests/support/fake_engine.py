@@ -31,6 +31,10 @@ class UnavailableError(EngineError):
     pass
 
 
+class NotServedError(EngineError):
+    pass
+
+
 class FakeEngine:
     """Answers through the reference, on one thread; `faults` are raised first, one a request."""
 
@@ -75,7 +79,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> list[FakeEngine]:
 
     package, engine, errors = (ModuleType(f"alignd_server{name}") for name in ("", ".engine", ".errors"))
     engine.create_engine = create_engine  # type: ignore[attr-defined]
-    for error in (EngineError, OverloadedError, DeadlineExceededError, UnavailableError):
+    for error in (EngineError, OverloadedError, DeadlineExceededError, UnavailableError, NotServedError):
         setattr(errors, error.__name__, error)
     package.__path__ = []
     package.errors, package.engine = errors, engine  # type: ignore[attr-defined]

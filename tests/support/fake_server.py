@@ -68,6 +68,7 @@ class FakeServer:
         rule: what to do to a call by its request; requests sent at once arrive in any order.
         seen: by RPC, the calls that arrived, in order.
         gate: calls of alignment wait until it is set; it is, at first.
+        unknown: an RPC that it does not have.
         info: what GetServerInfo answers.
         health: the byte that Health/Check answers.
         most_at_once: alignment calls that were inside at the same time.
@@ -82,6 +83,7 @@ class FakeServer:
         self.gate.set()
         self.info = reference_answers.server_info()
         self.health = 1
+        self.unknown = ""
         self.most_at_once = 0
         self.cancelled = 0
         self._inside = 0
@@ -158,6 +160,6 @@ class _Handler(grpc.GenericRpcHandler):
         service, name = details.method.lstrip("/").split("/")
         if service == "grpc.health.v1.Health":
             return grpc.unary_unary_rpc_method_handler(lambda data, context: bytes([8, self._server.health]))
-        if service == wire.SERVICE and name in reference_answers.RPCS:
+        if service == wire.SERVICE and name in reference_answers.RPCS and name != self._server.unknown:
             return grpc.unary_unary_rpc_method_handler(lambda data, context: self._server.answer(name, data, context))
         return None
