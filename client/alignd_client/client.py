@@ -19,7 +19,8 @@ class AlignClient:
     """Aligns token sequences with frames, by a server or in this process.
 
     One client serves any number of threads. It opens its connection on first use, in each process anew, so it may be
-    made before a fork, sent to workers by pickle, or kept in a data set that a loader copies.
+    made before a fork, sent to workers by pickle, or kept in a data set that a loader copies. (A fork waits up to five
+    seconds for calls in flight. Setting GRPC_ENABLE_FORK_SUPPORT to 0 takes the support for forks away.)
 
     The `align_*` methods take any iterable and return a lazy iterator over results in the same order: they read ahead
     only as far as `max_in_flight` requests reach, so that both ends may be longer than memory. Progress is the caller's
