@@ -1,5 +1,6 @@
 """Hypothesis strategies of ragged batches, and the reference as their judge. Shared by the backends' tests."""
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -212,3 +213,15 @@ def same_results(one: Any, other: Any) -> None:
     for name in type(one).__dataclass_fields__:
         if name != "kernel_ns":
             np.testing.assert_array_equal(getattr(one, name), getattr(other, name), name)
+
+
+def time_ratio(one: Callable[[], object], other: Callable[[], object], times: int = 9) -> float:
+    """How much longer `one` takes than `other`: the least of several times of each, taken in turns, since what else
+    the machine does only adds to them."""
+    spent: tuple[list[int], list[int]] = ([], [])
+    for _ in range(times):
+        for call, own in zip((one, other), spent, strict=True):
+            begun = time.perf_counter_ns()
+            call()
+            own.append(time.perf_counter_ns() - begun)
+    return min(spent[0]) / min(spent[1])

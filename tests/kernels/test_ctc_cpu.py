@@ -16,6 +16,7 @@ from kernels.strategies import (
     random_targets,
     same_results,
     stored,
+    time_ratio,
 )
 
 from alignd_kernels.ctc import cpu, reference
@@ -94,6 +95,39 @@ def test_one_bad_cell_on_a_legal_path_is_found(batch: CtcBatch, rng: np.random.G
         expected[index] = Status.NOT_FINITE if len(cells) else Status.OK
     result = cpu.align(dataclasses.replace(batch, log_probs=log_probs))
     np.testing.assert_array_equal(result.statuses, expected)
+
+
+@SETTINGS
+@given(ctc_batches(kinds=[dyadic], max_labels=60, max_spare=90, max_items=2), GENERATORS)
+def test_one_bad_cell_on_a_legal_path_is_found_among_many_that_lie_on_none(
+    batch: CtcBatch, rng: np.random.Generator
+) -> None:
+    log_probs, expected = batch.log_probs.copy(), cpu.align(batch).statuses.copy()
+    for index in np.flatnonzero(expected == Status.OK):
+        rows, visited = rows_of(batch, log_probs, index), visited_columns(batch, index)
+        garbage = stored(rng.choice([np.nan, np.inf], rows.shape), batch.dtype)
+        rows[...] = np.where(visited, rows, garbage)
+        if cells := np.argwhere(visited).tolist():
+            rows[tuple(cells[rng.integers(len(cells))])] = stored(rng.choice([np.nan, np.inf]), batch.dtype)
+            expected[index] = Status.NOT_FINITE
+    result = cpu.align(dataclasses.replace(batch, log_probs=log_probs))
+    np.testing.assert_array_equal(result.statuses, expected)
+
+
+@pytest.mark.parametrize("dtype", [DType.FLOAT16, DType.FLOAT64])
+@pytest.mark.parametrize(
+    ("frames", "labels", "vocabulary"),
+    [(11500, 5750, 3), (5000, 4990, 200)],
+    ids=["more labels a frame than columns", "fewer"],
+)
+def test_a_bad_item_takes_no_longer_than_a_good_one(dtype: DType, frames: int, labels: int, vocabulary: int) -> None:
+    targets = (np.arange(labels) % (vocabulary - 1) + 1).astype(np.int32)
+    log_probs = normal(np.random.default_rng(10), (frames, vocabulary))
+    good = ctc_batch([(log_probs, targets, 0, 0.0)], dtype)
+    log_probs[-1] = np.nan
+    bad = ctc_batch([(log_probs, targets, 0, 0.0)], dtype)
+    assert cpu.align(bad).statuses.tolist() == [Status.NOT_FINITE]
+    assert time_ratio(lambda: cpu.align(bad), lambda: cpu.align(good)) < 4
 
 
 @FEW

@@ -15,6 +15,7 @@ from kernels.strategies import (
     normal,
     same_results,
     stored,
+    time_ratio,
 )
 from numba import njit
 
@@ -83,6 +84,16 @@ def test_one_bad_cell_on_a_legal_path_is_found(batch: MasBatch, rng: np.random.G
     result = cpu.align(dataclasses.replace(batch, values=values))
     np.testing.assert_array_equal(result.statuses, expected)
     assert np.isnan(result.scores[expected == Status.NOT_FINITE]).all()
+
+
+@pytest.mark.parametrize("dtype", DType)
+def test_a_bad_item_takes_no_longer_than_a_good_one(dtype: DType) -> None:
+    values = normal(np.random.default_rng(5), (1000, 4000))
+    good = mas_batch([values], dtype)
+    values[-1, -1] = np.nan
+    bad = mas_batch([values], dtype)
+    assert cpu.align(bad).statuses.tolist() == [Status.NOT_FINITE]
+    assert time_ratio(lambda: cpu.align(bad), lambda: cpu.align(good)) < 4
 
 
 @FEW

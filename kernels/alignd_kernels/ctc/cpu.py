@@ -15,6 +15,7 @@ from numba import njit
 
 from alignd_kernels.compile_cache import kernel
 from alignd_kernels.ctc.batch import STAR, CtcBatch, CtcResult
+from alignd_kernels.ctc.emissions import gather, star_value, visited_not_finite
 from alignd_kernels.ctc.step import SMALL, advance_pairs, look_up
 from alignd_kernels.ctc.targets import check_targets, visiting_times
 from alignd_kernels.dtypes import DType
@@ -28,6 +29,7 @@ NOT_FINITE: Final = int(Status.NOT_FINITE)
 NO_FINITE_PATH: Final = int(Status.NO_FINITE_PATH)
 
 ROWS: Final = 4  # blanks, labels, emissions, skip penalties
+EMISSIONS: Final = 2
 TIMES: Final = 3  # first and last frame of each label, positions of the wildcards
 
 
@@ -121,27 +123,6 @@ def _row_words(target_lengths: Int64Array, slack: Int64Array, N: int) -> Int64Ar
 
 
 @njit(nogil=True)
-def _star_value(row, blank, star_score):
-    """Log-prob of a wildcard's frame: `star_score`, or if that is NaN the largest non-blank one, NaN if any is."""
-    if not np.isnan(star_score):
-        return np.float64(star_score)
-    best = -np.inf
-    for v in range(len(row)):
-        x = np.float64(widen(row[v]))
-        if v != blank and not x <= best:
-            best = x
-            if np.isnan(x):
-                break
-    return best
-
-
-@njit(nogil=True)
-def _gather(row, labels, out):
-    for i in range(len(out)):
-        out[i] = widen(row[max(labels[i], 0)])
-
-
-@njit(nogil=True)
 def _forward(log_probs, offset, pitch, V, targets, T, blank, star_score, row_words, rows, times, columns, table, steps):
     """Fill the back-pointers. Returns V of the last label and the last blank in the last frame, and whether any V was
     NaN or +inf when its state was left for good (both stay in a state once they are there, and nothing else brings them
@@ -149,7 +130,7 @@ def _forward(log_probs, offset, pitch, V, targets, T, blank, star_score, row_wor
     L = len(targets)
     N = lanes(rows)
     first, last, stars = times[0], times[1], times[2]
-    blanks, labels, x, penalties = rows[0], rows[1], rows[2], rows[3]
+    blanks, labels, x, penalties = rows[0], rows[1], rows[EMISSIONS], rows[3]
     star_count = visiting_times(targets, T, first, last, penalties, stars)
     # Label i stands at i + 1, so that label -1 exists and is out of reach.
     blanks[:] = -np.inf
@@ -179,13 +160,13 @@ def _forward(log_probs, offset, pitch, V, targets, T, blank, star_score, row_wor
             for v in range(V):
                 table[v] = widen(row[v])
             if star_count:
-                table[V] = _star_value(row, blank, star_score)
+                table[V] = star_value(row, blank, star_score)
             for k in range(low_label, high_label, N):
                 look_up(table, columns, x, k)
         else:
-            _gather(row, targets[low_label:high_label], x[low_label:high_label])
+            gather(row, targets[low_label:high_label], x[low_label:high_label])
             if star_count:
-                value = _star_value(row, blank, star_score)
+                value = star_value(row, blank, star_score)
                 for k in range(star_count):
                     x[stars[k]] = value
         x_blank = rows.dtype.type(widen(row[blank]))
@@ -203,26 +184,6 @@ def _forward(log_probs, offset, pitch, V, targets, T, blank, star_score, row_wor
     if not labels[L] < np.inf or not blanks[L] < np.inf:
         suspect = True
     return labels[L], blanks[L], suspect
-
-
-@njit(nogil=True)
-def _visited_not_finite(log_probs, offset, pitch, V, targets, T, blank, star_score, times):
-    """Whether NaN or +inf stands in a cell that a legal path can visit."""
-    L = len(targets)
-    first, last = times[0], times[1]
-    for t in range(T):
-        row = log_probs[offset + t * pitch : offset + t * pitch + V]
-        star = _star_value(row, blank, star_score)
-        for i in range(L + 1):
-            if i < L and first[i] <= t <= last[i]:
-                x = star if targets[i] == STAR else np.float64(widen(row[targets[i]]))
-                if not x < np.inf:
-                    return True
-            begins = first[i - 1] + 1 if i > 0 else 0
-            ends = last[i] - 1 if i < L else T - 1
-            if begins <= t <= ends and not widen(row[blank]) < np.inf:
-                return True
-    return False
 
 
 @njit(nogil=True)
@@ -258,7 +219,7 @@ def _score(log_probs, offset, pitch, V, targets, blank, star_score, path, frame_
         row = log_probs[offset + t * pitch : offset + t * pitch + V]
         state = path[t]
         y = np.int64(targets[state >> 1]) if state & 1 else blank
-        x = _star_value(row, blank, star_score) if y == STAR else np.float64(widen(row[y]))
+        x = star_value(row, blank, star_score) if y == STAR else np.float64(widen(row[y]))
         frame_scores[t] = x
         total += x
     return total
@@ -280,7 +241,9 @@ def _align_range(
             log_probs, offset, pitch, V, targets, T, blank, star_score, row_words[b],
             rows, times, columns, table, steps,
         )  # fmt: skip
-        if suspect and _visited_not_finite(log_probs, offset, pitch, V, targets, T, blank, star_score, times):
+        if suspect and visited_not_finite(
+            log_probs, offset, pitch, V, targets, T, blank, star_score, times, rows[EMISSIONS], columns
+        ):
             statuses[b] = NOT_FINITE
             continue
         on_label = final_label >= final_blank

@@ -100,9 +100,12 @@ def _tiles(tokens: Int64Array, frames: Int64Array, N: int) -> Int64Array:
 def _visited_not_finite(values, offset, pitch, S, T):
     """Whether NaN or +inf stands in a cell that a legal path can visit."""
     for s in range(S):
-        for t in range(s, T - S + s + 1):
-            if not widen(values[offset + s * pitch + t]) < np.inf:
-                return True
+        cells = values[offset + s * pitch + s : offset + s * pitch + T - S + s + 1]
+        found = 0
+        for t in range(len(cells)):  # never left early, so that it is compiled to vectors
+            found |= not widen(cells[t]) < np.inf
+        if found:
+            return True
     return False
 
 
