@@ -49,6 +49,10 @@ class Engine:
         future = engine.submit(rpc.name, request, timeout=timeout)
         return future
 
+    def health(self) -> str:
+        # A lost device comes back in a new process alone: until then every request fails.
+        return "SERVING" if getattr(self._engine.get(), "healthy", True) else "NOT_SERVING"
+
     def close(self) -> None:
         self._closed = True
         engine = self._engine.take()
@@ -81,6 +85,9 @@ def translated(error: BaseException, timeout: float | None) -> BaseException:
         return OverloadedError(str(error), error.retry_after_s)
     if isinstance(error, errors.DeadlineExceededError | FutureTimeoutError | asyncio.TimeoutError):
         return DeadlineExceededError(timeout, str(error))
+    if isinstance(error, errors.DeviceLostError):
+        # Final here, where a server would be started again by what supervises it.
+        return ServerError(f"{error}: only a new process can use the device again")
     if isinstance(error, errors.UnavailableError):
         return ServerUnavailableError(_TARGET, str(error), reached=True)
     if isinstance(error, errors.EngineError):
@@ -104,7 +111,7 @@ class LocalTransport:
         return LocalCall(self._engine, rpc, request)
 
     def health(self, timeout: float | None) -> str:
-        return "SERVING"
+        return self._engine.health()
 
     def close(self) -> None:
         self._engine.close()
@@ -159,7 +166,7 @@ class AsyncLocalTransport:
         return AsyncLocalCall(self._engine, rpc, request)
 
     async def health(self, timeout: float | None) -> str:
-        return "SERVING"
+        return self._engine.health()
 
     async def close(self) -> None:
         await asyncio.to_thread(self._engine.close)

@@ -92,9 +92,23 @@ def test_overload_is_tried_again(local: Any, engines: list[FakeEngine]) -> None:
     assert caught.value.retry_after == 10.0
 
 
-def test_a_lost_device_is_not_blamed_on_an_address(local: Any, engines: list[FakeEngine]) -> None:
-    engines[0].faults.extend([fake_engine.UnavailableError("cuda:0 is lost")] * 100)
-    with pytest.raises(ServerUnavailableError, match="cuda:0 is lost") as caught:
+@pytest.mark.parametrize("make", [AlignClient.in_process, AsyncAlignClient.in_process])
+def test_a_lost_device_is_final(make: Any, engines: list[FakeEngine]) -> None:
+    made = make("cpu", threads=1)  # without a timeout: another attempt would follow for ever
+    with made if isinstance(made, AlignClient) else Blocking(made) as client:
+        engines[0].faults.extend([fake_engine.DeviceLostError("cuda:0 is lost")] * 3)
+        with pytest.raises(ServerError, match="cuda:0 is lost") as caught:
+            list(client.align_mas([VALUE]))
+        assert not caught.value.retryable
+        assert len(engines[0].submitted) == 1
+        engines[0].healthy = False
+        assert client.health_status() == "NOT_SERVING"
+        assert client.health() is False
+
+
+def test_an_engine_without_work_is_not_blamed_on_an_address(local: Any, engines: list[FakeEngine]) -> None:
+    engines[0].faults.extend([fake_engine.UnavailableError("shutting down")] * 100)
+    with pytest.raises(ServerUnavailableError, match="shutting down") as caught:
         list(local.align_mas([VALUE]))
     assert "alignd-server" not in str(caught.value)
 

@@ -31,6 +31,10 @@ class UnavailableError(EngineError):
     pass
 
 
+class DeviceLostError(UnavailableError):
+    pass
+
+
 class NotServedError(EngineError):
     pass
 
@@ -41,6 +45,7 @@ class FakeEngine:
     def __init__(self, device: str, threads: int | None) -> None:
         self.device = device
         self.threads = threads
+        self.healthy = True
         self.faults: deque[Exception] = deque()
         self.submitted: list[str] = []
         self.closed = threading.Event()
@@ -79,7 +84,14 @@ def install(monkeypatch: pytest.MonkeyPatch) -> list[FakeEngine]:
 
     package, engine, errors = (ModuleType(f"alignd_server{name}") for name in ("", ".engine", ".errors"))
     engine.create_engine = create_engine  # type: ignore[attr-defined]
-    for error in (EngineError, OverloadedError, DeadlineExceededError, UnavailableError, NotServedError):
+    for error in (
+        EngineError,
+        OverloadedError,
+        DeadlineExceededError,
+        UnavailableError,
+        DeviceLostError,
+        NotServedError,
+    ):
         setattr(errors, error.__name__, error)
     package.__path__ = []
     package.errors, package.engine = errors, engine  # type: ignore[attr-defined]
