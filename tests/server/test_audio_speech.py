@@ -9,6 +9,8 @@ import numpy.typing as npt
 import pytest
 import soundfile
 import soxr
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from alignd.wire import AlignedSymbol
 from alignd_kernels.ctc import reference
@@ -163,6 +165,18 @@ def test_a_phoneme_without_a_column_is_refused_by_name(monkeypatch: pytest.Monke
     error = refusal(model, RECORDING, "Sussex")
     assert error.status is Status.TEXT_UNSUPPORTED
     assert "“sussex” has the phoneme “ʌ”" in error.message
+
+
+@settings(derandomize=True, deadline=None, max_examples=150)
+@given(text=st.text(max_size=12) | st.text("abz5$.,'-\u2011\u00ad& ", max_size=8))
+def test_any_text_is_prepared_or_is_an_audio_error(model: HamaModel, text: str) -> None:
+    try:
+        prepared = model.prepare(text)
+    except AudioError as error:
+        assert error.field == "transcript"
+    else:
+        assert all(word.start < word.end for word in prepared.words)
+        assert len(prepared.targets) == len(prepared.symbols) == prepared.words[-1].end
 
 
 @pytest.mark.parametrize("transcript", ["", " ... "])

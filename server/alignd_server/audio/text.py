@@ -84,7 +84,8 @@ def _spoken(text: str) -> tuple[str, ...]:
     whole = _reading(plain)
     if whole is not None:
         return whole
-    parts = [_reading(part.strip("'")) for part in plain.split("-")]
+    # A part of apostrophes alone, or between two hyphens of different kinds, is punctuation.
+    parts = [_reading(part) for part in (part.strip("'") for part in plain.split("-")) if part]
     spoken = tuple(word for part in parts if part is not None for word in part)
     if not spoken or None in parts:
         raise TextUnsupportedError(
