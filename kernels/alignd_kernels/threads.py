@@ -86,11 +86,15 @@ class WorkerPool:
             if error is not None:
                 raise error
 
-    def shutdown(self) -> None:
-        """End the threads; later calls of `run` work on the calling thread alone."""
+    def shutdown(self, *, wait: bool = True) -> None:
+        """End the threads; later calls of `run` work on the calling thread alone.
+
+        Args:
+            wait: until they have ended.
+        """
         self._closed = True
         if self._executor is not None and self._process == os.getpid():
-            self._executor.shutdown()
+            self._executor.shutdown(wait=wait, cancel_futures=not wait)
 
     def __enter__(self) -> "WorkerPool":
         return self

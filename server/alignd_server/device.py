@@ -2,7 +2,11 @@
 
 import os
 import platform
+import sys
 from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
 
 from alignd_kernels.threads import WorkerPool
 
@@ -29,6 +33,13 @@ class Device:
     torch_device: str | None
     memory_bytes: int
     pool: WorkerPool | None
+
+    def scratch_bytes(self, total: int, largest: int, alone: bool) -> int:
+        """What a launch needs beside input and output, given the sum over its items and the largest of them: on the CPU
+        a thread's scratch is used again for its next item."""
+        if self.pool is None:
+            return total
+        return min(total, largest * (1 if alone else self.pool.threads))
 
 
 def find_devices(wanted: str, threads: int | None = None, memory_bytes: int | None = None) -> list[Device]:
@@ -84,7 +95,7 @@ def _cuda_devices(memory_bytes: int | None) -> list[Device]:
 
 
 def _cpu(threads: int | None, memory_bytes: int | None) -> Device:
-    pool = WorkerPool(threads or usable_cpus())
+    pool = WorkerPool(threads)
     return Device("cpu", _processor(), "numba", None, _free_memory(memory_bytes), pool)
 
 
@@ -97,26 +108,17 @@ def _processor() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def usable_cpus() -> int:
-    """Processors that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def _free_memory(wanted: int | None) -> int:
     if wanted:
         return wanted
-    free = [_container_memory()]
-    if "SC_AVPHYS_PAGES" in os.sysconf_names:
-        free.append(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    return min(free) // 2
+    available: int = psutil.virtual_memory().available
+    return min(available, _container_memory()) // 2
 
 
 def _container_memory() -> int:
-    """A control group's limit, which the system's count of free pages does not know."""
+    """What a control group leaves, which the system's count of free memory does not know."""
     try:
-        with open("/sys/fs/cgroup/memory.max") as limit:
-            return int(limit.read())
+        limit, used = (int(Path("/sys/fs/cgroup", name).read_text()) for name in ("memory.max", "memory.current"))
     except (OSError, ValueError):  # no control groups, or "max"
-        return 8 << 30
+        return sys.maxsize
+    return max(0, limit - used)

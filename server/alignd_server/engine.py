@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -44,6 +44,10 @@ class Pipeline(Protocol):
 
     def payload_bytes(self, request: Any) -> int: ...
     def start(self, job: Job) -> None: ...
+
+    def discard(self, job: Job) -> bool:
+        """As `JobQueue.discard`."""
+
     def models(self) -> Sequence[wire.Model]: ...
     def close(self, timeout: float | None) -> None: ...
 
@@ -51,8 +55,8 @@ class Pipeline(Protocol):
 class Engine:
     """Answers requests on one or more devices.
 
-    Each device has two lanes, so that a huge item does not hold small ones up: requests whose largest item alone fills
-    a batch go through the heavy lane, one at a time, on one thread (or stream) beside the others.
+    Each device has two lanes, so that a huge item does not hold small ones up: requests that alone more than fill a
+    batch go through the heavy lane, one at a time, on one thread (or stream) beside the others.
     """
 
     def __init__(
@@ -172,7 +176,7 @@ class Engine:
 
     def _job(self, operation: Any, request: Any, reservation: Reservation, sink: Sink, deadline: float | None) -> Job:
         if operation.rpc.name in self._pipelines:
-            cost = Cost(len(request), 0, 0, operation.payload_bytes(request), 0)
+            cost = Cost(len(request), 0, 0, operation.payload_bytes(request), 0, 0)
             return Job(operation, request, operation.name, cost, reservation, sink, deadline)
         cost = operation.cost(request, self.devices[0])
         return Job(operation, request, operation.key(request), cost, reservation, sink, deadline)
@@ -192,11 +196,18 @@ class Engine:
 
     def cancel(self, job: Job) -> None:
         """Nobody waits for `job` any more: it leaves the queue, or its outcome is dropped."""
-        job.cancelled = True
-        if self._light.remove(job) or self._heavy.remove(job):
+        pipeline = self._pipelines.get(job.operation.rpc.name)
+        lane = pipeline or (self._heavy if self._batch_limits.heavy(job) else self._light)
+        if lane.discard(job):
             self.metrics.queue_depth.labels(job.operation.name).dec()
             self.metrics.rejected.labels(job.operation.name, "cancelled").inc()
-            job.reservation.release()
+            job.error = CancelledError()
+            finish([job])
+
+    @property
+    def healthy(self) -> bool:
+        """Whether its devices are there."""
+        return self._lost is None
 
     def _lose(self, error: DeviceLostError) -> None:
         log.critical("device lost", error=str(error))
@@ -204,6 +215,7 @@ class Engine:
         for queue in (self._light, self._heavy):
             jobs = queue.drain()
             for job in jobs:
+                self.metrics.queue_depth.labels(job.operation.name).dec()
                 job.error = error
             finish(jobs)
             queue.close()
@@ -225,7 +237,7 @@ class Engine:
             worker.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
         for device in self.devices:
             if device.pool:
-                device.pool.shutdown()
+                device.pool.shutdown(wait=not any(worker.is_alive() for worker in self._workers))
 
 
 def create_engine(
@@ -268,7 +280,7 @@ def create_engine(
     if audio and missing:
         raise MissingExtraError(missing[0])
     if audio or (audio is None and not missing):
-        engine.add_pipeline(AudioPipeline(engine, [HamaModel()]))
+        engine.add_pipeline(AudioPipeline(engine, [HamaModel()], threads))
     return engine
 
 

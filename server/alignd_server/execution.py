@@ -1,6 +1,7 @@
 """Run a batch; when it fails, find the items that made it fail and answer the others."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
@@ -8,75 +9,93 @@ import structlog
 from alignd.wire import ItemCode, ItemStatus
 from alignd_server.device import Device
 from alignd_server.errors import DeviceLostError
-from alignd_server.operation import AnyOperation, Launch
+from alignd_server.operation import AnyOperation, Cost, Launch
 
 log = structlog.get_logger("alignd.execution")
 
-Observe = Callable[[Sequence[Any], Launch[Any]], None]
-"""Told of every launch that succeeded: its requests and its outcome."""
+Observe = Callable[[Sequence[Cost], Launch[Any]], None]
+"""Told of every launch that succeeded: what its requests cost and its outcome."""
 
 
-def execute(
-    operation: AnyOperation, requests: Sequence[Any], device: Device, observe: Observe, *, alone: bool
-) -> Launch[Any]:
-    """Replies to all requests, whatever happens to one of their items.
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """How batches of one operation are run on one device.
 
-    A batch that does not fit into the device's memory, or raises, is cut in halves which run again, down to the
-    item; that one fails alone. kernel_ns is the sum over the parts.
-
-    Raises:
-        DeviceLostError: nothing can run on this device any more.
+    Args:
+        operation: of all requests.
+        device: where to.
+        alone: keep to the calling thread, see `Operation.run`.
+        observe: told of every launch that succeeded.
     """
-    try:
-        need = sum(sum(operation.scratch_bytes(request, device)) for request in requests)
-        if need > device.memory_bytes:
-            raise MemoryError(f"needs {need} bytes of memory; {device.id} has a budget of {device.memory_bytes}")
-        launch = operation.run(requests, device, alone=alone)
-    except Exception as error:
-        if _lost(error):
-            raise DeviceLostError(f"{device.id} is lost: {error}") from error
-        failure = error
-    else:
-        observe(requests, launch)
-        return launch
-    return _halves(operation, requests, device, observe, alone, failure)
 
+    operation: AnyOperation
+    device: Device
+    alone: bool
+    observe: Observe
 
-def _halves(
-    operation: AnyOperation,
-    requests: Sequence[Any],
-    device: Device,
-    observe: Observe,
-    alone: bool,
-    error: Exception,
-) -> Launch[Any]:
-    def run(part: Sequence[Any]) -> Launch[Any]:
-        return execute(operation, part, device, observe, alone=alone)
+    def run(self, requests: Sequence[Any], costs: Sequence[Cost]) -> Launch[Any]:
+        """Replies to all requests, whatever happens to one of their items.
 
-    if len(requests) > 1:
-        middle = len(requests) // 2
-        first, second = run(requests[:middle]), run(requests[middle:])
-        return Launch([*first.replies, *second.replies], first.kernel_ns + second.kernel_ns)
-    request = requests[0]
-    if len(request) > 1:
-        middle = len(request) // 2
-        first = run([operation.take(request, 0, middle)])
-        second = run([operation.take(request, middle, len(request))])
-        joined = operation.join([*first.replies, *second.replies])
-        return Launch([joined], first.kernel_ns + second.kernel_ns)
-    return Launch([operation.fail(request, _status(operation, error))], 0)
+        A batch that does not fit into the device's memory, or raises, is cut in halves which run again, down to the
+        item; that one fails alone. kernel_ns is the sum over the parts.
 
+        Raises:
+            DeviceLostError: nothing can run on this device any more.
+        """
+        try:
+            self._check_memory(costs)
+            launch = self.operation.run(requests, self.device, alone=self.alone)
+        except Exception as error:
+            if _lost(error):
+                raise DeviceLostError(f"{self.device.id} is lost: {error}") from error
+            failure = error
+        else:
+            self.observe(costs, launch)
+            return launch
+        return self._halves(requests, costs, failure)
 
-def _status(operation: AnyOperation, error: Exception) -> ItemStatus:
-    if _out_of_memory(error):
-        return ItemStatus(ItemCode.OUT_OF_MEMORY, "", f"the item alone {str(error) or 'does not fit into memory'}")
-    log.error("an item failed", op=operation.name, exc_info=error)
-    return ItemStatus(ItemCode.INTERNAL, "", f"{type(error).__name__}: {error}")
+    def _check_memory(self, costs: Sequence[Cost]) -> None:
+        total, largest = sum(cost.scratch_bytes for cost in costs), max(cost.largest_scratch_bytes for cost in costs)
+        need = self.device.scratch_bytes(total, largest, self.alone)
+        if need > self.device.memory_bytes:
+            raise MemoryError(
+                f"needs {need} bytes of memory; {self.device.id} has a budget of {self.device.memory_bytes}"
+            )
+
+    def _halves(self, requests: Sequence[Any], costs: Sequence[Cost], failure: Exception) -> Launch[Any]:
+        if len(requests) > 1:
+            middle = len(requests) // 2
+            first = self.run(requests[:middle], costs[:middle])
+            second = self.run(requests[middle:], costs[middle:])
+            return Launch([*first.replies, *second.replies], first.kernel_ns + second.kernel_ns)
+        request = requests[0]
+        if len(request) > 1:
+            middle = len(request) // 2
+            parts = [self._part(request, 0, middle), self._part(request, middle, len(request))]
+            joined = self.operation.join([part.replies[0] for part in parts])
+            return Launch([joined], sum(part.kernel_ns for part in parts))
+        return Launch([self.operation.fail(request, self._status(failure))], 0)
+
+    def _part(self, request: Any, start: int, stop: int) -> Launch[Any]:
+        part = self.operation.take(request, start, stop)
+        return self.run([part], [self.operation.cost(part, self.device)])
+
+    def _status(self, failure: Exception) -> ItemStatus:
+        if _out_of_memory(failure):
+            return ItemStatus(
+                ItemCode.OUT_OF_MEMORY, "", f"the item alone {str(failure) or 'does not fit into memory'}"
+            )
+        log.error("an item failed", op=self.operation.name, exc_info=failure)
+        return ItemStatus(ItemCode.INTERNAL, "", f"{type(failure).__name__}: {failure}")
 
 
 def _out_of_memory(error: Exception) -> bool:
-    # torch.OutOfMemoryError, known by name: torch is not imported for the CPU.
-    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    # torch's errors, known by name and text: torch is not imported for the CPU.
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or ("CUDA error" in str(error) and "out of memory" in str(error))
+    )
 
 
 def _lost(error: Exception) -> bool:

@@ -6,9 +6,13 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import structlog
+
 from alignd.wire import Timing
 from alignd_server.admission import Reservation
 from alignd_server.operation import AnyOperation, Cost
+
+log = structlog.get_logger("alignd.jobs")
 
 Sink = Callable[[Sequence["Job"]], None]
 """Takes finished jobs, all of a batch at once, in the worker's thread: it must be quick and must not raise."""
@@ -26,6 +30,9 @@ class Job:
         reservation: its room, released when it is finished.
         sink: who is told.
         deadline: `time.monotonic()` after which it need not be run.
+        taken: a worker has it.
+        cancelled: nobody waits for it any more.
+        finished: its sink has been told.
     """
 
     operation: AnyOperation
@@ -37,7 +44,9 @@ class Job:
     deadline: float | None = None
     admitted_ns: int = field(default_factory=time.monotonic_ns)
     started_ns: int = 0
+    taken: bool = False
     cancelled: bool = False
+    finished: bool = False
     reply: Any = None
     error: BaseException | None = None
 
@@ -55,11 +64,15 @@ def finish(jobs: Sequence[Job]) -> None:
     """Let go of what finished jobs hold, and tell their sinks, each once."""
     by_sink: dict[int, list[Job]] = {}
     for job in jobs:
+        job.finished = True
         job.request = None
         job.reservation.release()
         by_sink.setdefault(id(job.sink), []).append(job)
     for group in by_sink.values():
-        group[0].sink(group)
+        try:
+            group[0].sink(group)
+        except Exception:  # one caller's defect must not leave the others waiting
+            log.exception("a caller could not be told")
 
 
 class FutureSink:

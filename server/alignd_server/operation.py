@@ -21,6 +21,7 @@ class Cost:
         largest_cells: lattice cells of the largest item.
         nbytes: payload.
         scratch_bytes: memory beside input and output, of all items.
+        largest_scratch_bytes: of the largest item.
     """
 
     items: int
@@ -28,6 +29,7 @@ class Cost:
     largest_cells: int
     nbytes: int
     scratch_bytes: int
+    largest_scratch_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +56,6 @@ class Operation(Protocol[Request, Reply]):
     def payload_bytes(self, request: Request) -> int: ...
 
     def cost(self, request: Request, device: Device) -> Cost: ...
-
-    def scratch_bytes(self, request: Request, device: Device) -> Sequence[int]:
-        """Memory that each item needs beside input and output."""
 
     def run(self, requests: Sequence[Request], device: Device, *, alone: bool) -> Launch[Reply]:
         """Align all items in one launch.

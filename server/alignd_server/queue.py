@@ -27,8 +27,8 @@ class BatchLimits:
     delay_s: float = 0.0
 
     def heavy(self, job: Job) -> bool:
-        """Whether a single item fills a batch, so that small ones must not wait behind it."""
-        return job.cost.largest_cells > self.cells
+        """Whether a request more than fills a batch, so that small ones must not wait behind it."""
+        return job.cost.cells > self.cells
 
 
 class JobQueue:
@@ -43,10 +43,6 @@ class JobQueue:
         self._changed = threading.Condition()
         self._closed = False
 
-    def __len__(self) -> int:
-        with self._changed:
-            return sum(len(jobs) for jobs in self._waiting.values())
-
     def put(self, job: Job) -> None:
         """Raises `UnavailableError` once the queue is closed: no worker might come any more."""
         with self._changed:
@@ -55,16 +51,11 @@ class JobQueue:
             self._waiting.setdefault(job.key, deque()).append(job)
             self._changed.notify()
 
-    def remove(self, job: Job) -> bool:
-        """Take a job out again; False if it is not waiting any more."""
+    def discard(self, job: Job) -> bool:
+        """Mark a job as cancelled: it will be passed over. False if a worker has it, or it was cancelled before."""
         with self._changed:
-            jobs = self._waiting.get(job.key)
-            if jobs is None or job not in jobs:
-                return False
-            jobs.remove(job)
-            if not jobs:
-                del self._waiting[job.key]
-            return True
+            waiting, job.cancelled = not (job.taken or job.cancelled), True
+            return waiting
 
     def close(self) -> None:
         """Let the workers go once nothing waits."""
@@ -75,7 +66,7 @@ class JobQueue:
     def drain(self) -> list[Job]:
         """Take out all that waits."""
         with self._changed:
-            jobs = [job for waiting in self._waiting.values() for job in waiting]
+            jobs = [job for waiting in self._waiting.values() for job in waiting if not job.cancelled]
             self._waiting.clear()
             return jobs
 
@@ -83,6 +74,7 @@ class JobQueue:
         """The next batch: blocks until there is one; empty once the queue is closed and nothing waits."""
         with self._changed:
             while True:
+                self._drop_cancelled()
                 if self._waiting:
                     key = min(self._waiting, key=lambda key: self._waiting[key][0].admitted_ns)
                     delay = self._missing_delay(self._waiting[key])
@@ -94,6 +86,15 @@ class JobQueue:
                 else:
                     self._changed.wait()
 
+    def _drop_cancelled(self) -> None:
+        """From the front: what is left has an oldest job that is wanted."""
+        for key in list(self._waiting):
+            jobs = self._waiting[key]
+            while jobs and jobs[0].cancelled:
+                jobs.popleft()
+            if not jobs:
+                del self._waiting[key]
+
     def _missing_delay(self, jobs: deque[Job]) -> float:
         if not self._limits.delay_s or self._closed:
             return 0.0
@@ -102,17 +103,20 @@ class JobQueue:
         return self._limits.delay_s - (time.monotonic_ns() - jobs[0].admitted_ns) * 1e-9
 
     def _pop(self, key: Hashable) -> list[Job]:
-        jobs = self._waiting[key]
-        batch = [jobs.popleft()]
-        cost = batch[0].cost
-        cells, nbytes, scratch = cost.cells, cost.nbytes, cost.scratch_bytes
+        jobs, limits = self._waiting[key], self._limits
+        batch: list[Job] = []
+        cells = nbytes = scratch = 0
         while jobs:
             cost = jobs[0].cost
             cells, nbytes, scratch = cells + cost.cells, nbytes + cost.nbytes, scratch + cost.scratch_bytes
-            limits = self._limits
-            if cells > limits.cells or nbytes > limits.nbytes or scratch > limits.scratch_bytes:
+            if batch and (cells > limits.cells or nbytes > limits.nbytes or scratch > limits.scratch_bytes):
                 break
-            batch.append(jobs.popleft())
+            job = jobs.popleft()
+            if not job.cancelled:
+                job.taken = True
+                batch.append(job)
         if not jobs:
             del self._waiting[key]
+        if self._waiting:
+            self._changed.notify()  # another worker may be idle
         return batch

@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import socket
+import threading
 from typing import Any
 
 import grpc
@@ -50,15 +51,20 @@ class Server:
         await self._set_health(NOT_SERVING)
         for sign in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(sign, self._stop.set)
+        # An address that is taken is told at once, not after the kernels are compiled.
+        for address in filter(None, (settings.listen, settings.metrics_listen)):
+            _check_free(address)
         metrics = Metrics()
+        engine = await self._start_engine(metrics)
+        if engine is None:
+            log.info("stopped while starting", exit_code=0)
+            return 0
         server = self._grpc_server(metrics)
-        # Addresses first: one that is taken is told at once, not after the kernels are compiled.
-        self.port = _bind(server, settings.listen)
-        metrics_server = self._serve_metrics(metrics)
-        engine = await asyncio.to_thread(self._create_engine, metrics)
         rpcs: list[wire.Rpc[Any, Any]] = [wire.MAXIMUM_PATH, wire.FORCED_ALIGN, wire.ALIGN_AUDIO]
         handlers = AlignmentHandlers(engine, rpcs, settings.payload_timeout_s)
         server.add_generic_rpc_handlers((handlers,))
+        self.port = _bind(server, settings.listen)
+        metrics_server = self._serve_metrics(metrics)
         await server.start()
         await self._set_health(SERVING)
         self._announce(engine)
@@ -72,6 +78,25 @@ class Server:
             metrics_server.shutdown()
         log.info("stopped", exit_code=self._exit_code)
         return self._exit_code
+
+    async def _start_engine(self, metrics: Metrics) -> Engine | None:
+        """The engine once its kernels are warm; None if a signal comes first."""
+        made: asyncio.Future[Engine] = self._loop.create_future()
+
+        def make() -> None:
+            try:
+                engine = self._create_engine(metrics)
+            except BaseException as error:
+                self._loop.call_soon_threadsafe(made.set_exception, error)
+            else:
+                self._loop.call_soon_threadsafe(made.set_result, engine)
+
+        # A daemon, so that a signal need not wait for the compiler.
+        threading.Thread(target=make, name="alignd-start", daemon=True).start()
+        stopped = asyncio.ensure_future(self._stop.wait())
+        await asyncio.wait((made, stopped), return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        return made.result() if made.done() else None
 
     def _create_engine(self, metrics: Metrics) -> Engine:
         settings = self._settings
@@ -91,7 +116,7 @@ class Server:
             interceptors=[MetricsInterceptor(metrics.registry)],
             options=[
                 ("grpc.max_receive_message_length", settings.max_message_bytes),
-                ("grpc.max_send_message_length", settings.max_message_bytes),
+                ("grpc.max_send_message_length", -1),  # the work is done: let its answer go
                 ("grpc.so_reuseport", 0),  # a second server on the port is an error, not a rival
                 ("grpc.keepalive_time_ms", 20_000),
                 ("grpc.keepalive_timeout_ms", 10_000),
@@ -156,15 +181,15 @@ def _bind(server: grpc.aio.Server, address: str) -> int:
         port: int = server.add_insecure_port(address)
         return port
     except RuntimeError:
-        raise OSError(f"cannot listen on {address}: {_why_not(address)}") from None
+        raise OSError(f"cannot listen on {address}: the address is not available") from None
 
 
-def _why_not(address: str) -> str:
-    """gRPC tells its own log alone why it could not listen."""
+def _check_free(address: str) -> None:
+    """Raises `OSError` with the reason, which gRPC tells its own log alone."""
     try:
         host, port = split_address(address)
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         with socket.create_server((host, port), family=family):
-            return "the address is not available"
+            pass
     except OSError as error:
-        return error.strerror or str(error)
+        raise OSError(f"cannot listen on {address}: {error.strerror or error}") from None

@@ -6,11 +6,12 @@ can a call be refused before its message is read, since gRPC reads a unary reque
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, NoReturn
 
 import grpc
 import grpc.aio
+import structlog
 
 from alignd.wire import BYTES_METADATA, GET_SERVER_INFO, SERVICE, MalformedRequestError, Rpc
 from alignd_server.admission import Reservation
@@ -19,10 +20,15 @@ from alignd_server.errors import OverloadedError
 from alignd_server.jobs import Job
 from alignd_server.rejection import Rejection, rejection, too_large
 
+log = structlog.get_logger("alignd.service")
+
 Context = grpc.aio.ServicerContext[Any, Any]
 
 MAX_DIGITS = 20
 """Of a number of bytes: more than 64 bits have. (Python refuses to read thousands.)"""
+
+LARGE_BYTES = 1 << 20
+"""Messages from here on are decoded and encoded off the loop: that takes a millisecond and more."""
 
 GONE_S = 0.01
 """How soon after the end of its stream a call that is over is cancelled."""
@@ -64,7 +70,10 @@ class AlignmentHandlers(grpc.GenericRpcHandler):
                 raise
             except Exception as error:
                 self._count_rejection(rpc, error)
-                await _abort(context, rejection(error))
+                why = rejection(error)
+                if why.code is grpc.StatusCode.INTERNAL:
+                    log.error("a call failed", method=rpc.name, exc_info=error)
+                await _abort(context, why)
             finally:
                 self._calls -= 1
                 if not self._calls:
@@ -80,7 +89,9 @@ class AlignmentHandlers(grpc.GenericRpcHandler):
         deadline = _deadline(context)
         reservation = self._engine.admission.reserve(await self._promised_bytes(context))
         try:
-            request = rpc.decode_request(await self._message(context, reservation))
+            data = await self._message(context, reservation)
+            request = await self._off_loop(rpc.decode_request, data, len(data))
+            del data
         except BaseException:
             reservation.release()
             raise
@@ -97,7 +108,14 @@ class AlignmentHandlers(grpc.GenericRpcHandler):
             self._waiting.pop(job, None)
         if job.error is not None:
             raise job.error
-        return rpc.encode_reply(job.reply)
+        reply: bytes = await self._off_loop(rpc.encode_reply, job.reply, job.cost.nbytes)
+        return reply
+
+    async def _off_loop(self, codec: Callable[[Any], Any], value: Any, nbytes: int) -> Any:
+        """`codec(value)`, in another thread where it takes so long that health checks would wait."""
+        if nbytes < LARGE_BYTES:
+            return codec(value)
+        return await self._loop.run_in_executor(None, codec, value)
 
     async def _promised_bytes(self, context: Context) -> int:
         """What the client says its message has; the message limit if it says nothing."""

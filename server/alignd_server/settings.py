@@ -11,6 +11,7 @@ from alignd_server.engine import EngineLimits
 Positive = Annotated[int, Field(gt=0)]
 NotNegative = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(ge=0)]
+PositiveSeconds = Annotated[float, Field(gt=0)]
 
 
 class Settings(BaseSettings):
@@ -31,7 +32,7 @@ class Settings(BaseSettings):
         "127.0.0.1:9464", description="Address of /metrics for Prometheus; empty for none; port 0 takes a free one."
     )
     device: str = Field("auto", description="auto (CUDA where there is one, else the CPU), cpu, cuda (all) or cuda:N.")
-    threads: NotNegative = Field(0, description="Threads of the CPU's kernels; 0 for all processors.")
+    threads: NotNegative = Field(0, description="Threads of the CPU's kernels, and of audio; 0 for all processors.")
     device_memory_bytes: NotNegative = Field(
         0, description="What a launch may use beside input and output; 0 for half of what is free."
     )
@@ -41,7 +42,7 @@ class Settings(BaseSettings):
     max_batch_cells: Positive = Field(1 << 27, description="Lattice cells of one launch.")
     max_batch_bytes: Positive = Field(64 << 20, description="Payload of one launch.")
     batch_delay_ms: Seconds = Field(0.0, description="How long an incomplete batch waits for company.")
-    payload_timeout_s: Seconds = Field(60.0, description="How long an announced message may take to arrive.")
+    payload_timeout_s: PositiveSeconds = Field(20.0, description="How long an announced message may take to arrive.")
     drain_s: Seconds = Field(30.0, description="How long work in flight may take after SIGTERM.")
     audio: Literal["auto", "on", "off"] = Field(
         "auto", description="AlignAudio: auto answers it if the packages of alignd-server[audio] are there."

@@ -10,10 +10,10 @@ import structlog
 
 from alignd_server.device import Device
 from alignd_server.errors import DeadlineExceededError, DeviceLostError
-from alignd_server.execution import execute
+from alignd_server.execution import Execution
 from alignd_server.jobs import Job, finish
 from alignd_server.metrics import Metrics
-from alignd_server.operation import AnyOperation, Launch
+from alignd_server.operation import Cost, Launch
 from alignd_server.queue import JobQueue
 
 log = structlog.get_logger("alignd.worker")
@@ -54,39 +54,32 @@ class Worker(threading.Thread):
         now, now_ns = time.monotonic(), time.monotonic_ns()
         op = jobs[0].operation.name
         self._metrics.queue_depth.labels(op).dec(len(jobs))
-        dropped = [job for job in jobs if job.cancelled or job.expired(now)]
-        for job in dropped:
+        late = [job for job in jobs if job.expired(now)]
+        for job in late:
             job.error = DeadlineExceededError("the deadline passed while the request waited; it was not run")
-            reason = "cancelled" if job.cancelled else "deadline"
-            self._metrics.rejected.labels(op, reason).inc()
-        if dropped:
-            finish(dropped)
-            jobs = [job for job in jobs if job not in dropped]
+            self._metrics.rejected.labels(op, "deadline").inc()
+        finish(late)
+        jobs = [job for job in jobs if not job.finished]
         if not jobs:
             return
         for job in jobs:
             job.started_ns = now_ns
             self._metrics.queue_duration.labels(op).observe((now_ns - job.admitted_ns) * 1e-9)
-        operation = jobs[0].operation
-        requests = [job.request for job in jobs]
-        launch = execute(operation, requests, self._device, self._observer(operation, jobs), alone=self._alone)
-        for job, reply in zip(jobs, launch.replies):
+        execution = Execution(jobs[0].operation, self._device, self._alone, self._observer(jobs[0]))
+        launch = execution.run([job.request for job in jobs], [job.cost for job in jobs])
+        for job, reply in zip(jobs, launch.replies, strict=True):
             job.reply = job.timed(reply, launch.kernel_ns)
         self._count(op, launch.replies)
         finish(jobs)
 
-    def _observer(self, operation: AnyOperation, jobs: list[Job]) -> Callable[[Sequence[Any], Launch[Any]], None]:
-        device, metrics = self._device, self._metrics
-        key = jobs[0].key
-        dtype = key[0] if isinstance(key, tuple) else str(key)
+    def _observer(self, job: Job) -> Callable[[Sequence[Cost], Launch[Any]], None]:
+        device, metrics, op = self._device, self._metrics, job.operation.name
+        dtype = job.key[0] if isinstance(job.key, tuple) else str(job.key)
 
-        def observe(requests: Sequence[Any], launch: Launch[Any]) -> None:
-            costs = [operation.cost(request, device) for request in requests]
-            metrics.kernel_duration.labels(operation.name, device.backend, device.id, dtype).observe(
-                launch.kernel_ns * 1e-9
-            )
-            metrics.batch_items.labels(operation.name).observe(sum(cost.items for cost in costs))
-            metrics.batch_cells.labels(operation.name).observe(sum(cost.cells for cost in costs))
+        def observe(costs: Sequence[Cost], launch: Launch[Any]) -> None:
+            metrics.kernel_duration.labels(op, device.backend, device.id, dtype).observe(launch.kernel_ns * 1e-9)
+            metrics.batch_items.labels(op).observe(sum(cost.items for cost in costs))
+            metrics.batch_cells.labels(op).observe(sum(cost.cells for cost in costs))
 
         return observe
 
@@ -96,7 +89,7 @@ class Worker(threading.Thread):
             self._metrics.items.labels(op, code.name.lower()).inc(count)
 
     def _fail(self, jobs: list[Job], error: Exception) -> None:
-        unanswered = [job for job in jobs if job.reply is None and job.error is None]
+        unanswered = [job for job in jobs if not job.finished]
         for job in unanswered:
             job.error = error
         finish(unanswered)

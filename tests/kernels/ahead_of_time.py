@@ -61,9 +61,9 @@ def compiled(family: str, dtype: Any, capability: int) -> dict[str, Any]:
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from alignd_kernels.gpu_common import LAUNCH_OPTIONS
+    from alignd_kernels.gpu_language import LAUNCH_OPTIONS
 
-    constants = importlib.import_module(f"alignd_kernels.{family}.gpu").constants(dtype)
+    constants = importlib.import_module(f"alignd_kernels.{family}.gpu_kernel").constants(dtype)
     signature = {name: f"*{element}" for name, element in pointers(family, dtype.value).items()}
     signature |= {"pitch_of_table": "i32"} | dict.fromkeys(constants, "constexpr")
     kernel = kernel_of(family)

@@ -1,12 +1,9 @@
 """What the tests of the GPU kernels share."""
 
-import ast
-import inspect
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -81,9 +78,3 @@ def python_lines(call: Callable[[], object]) -> int:
     finally:
         sys.settrace(before)
     return lines
-
-
-def barriers_in(module: ModuleType) -> int:
-    """How many barriers the source of a module's kernels holds."""
-    calls = (node for node in ast.walk(ast.parse(inspect.getsource(module))) if isinstance(node, ast.Call))
-    return sum(isinstance(call.func, ast.Attribute) and call.func.attr == "debug_barrier" for call in calls)

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError, Future, wait
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,6 +21,7 @@ from alignd.wire import (
     MasRequest,
     Timing,
 )
+from alignd_server import execution
 from alignd_server.device import Device
 from alignd_server.engine import Engine, EngineLimits, create_engine
 from alignd_server.errors import (
@@ -76,11 +77,9 @@ class FakeOperation:
         return 8 * len(request)
 
     def cost(self, request: Items, device: Device) -> Cost:
-        scratch = sum(self.scratch_bytes(request, device))
-        return Cost(len(request), sum(request.values), max(request.values), 8 * len(request), scratch)
-
-    def scratch_bytes(self, request: Items, device: Device) -> Sequence[int]:
-        return [2000 if value == 99 else 1 for value in request.values]
+        scratch = [2000 if value == 99 else 1 for value in request.values]
+        cells, nbytes = request.values, 8 * len(request)
+        return Cost(len(request), sum(cells), max(cells), nbytes, sum(scratch), max(scratch))
 
     def run(self, requests: Sequence[Items], device: Device, *, alone: bool) -> Launch[Answers]:
         self.running.release()
@@ -223,6 +222,35 @@ def test_a_huge_item_does_not_hold_small_ones_up(make: Any, operation: FakeOpera
     assert operation.threads[-1].endswith("heavy")
 
 
+def test_many_items_that_are_huge_together_do_not_either(make: Any, operation: FakeOperation) -> None:
+    engine = make()
+    hold(engine, operation)
+    assert ask(engine, *[500] * 20).result(10).values == (1000,) * 20
+    assert operation.threads[-1].endswith("heavy")
+
+
+def test_a_callers_defect_does_not_keep_the_others_waiting(make: Any, operation: FakeOperation) -> None:
+    engine = make()
+    hold(engine, operation)
+
+    def broken(jobs: object) -> None:
+        raise RuntimeError("a caller's defect")
+
+    engine.admit("Fake", Items((5,)), sink=broken)
+    after = ask(engine, 6)
+    operation.gate.set()
+    assert after.result(10).values == (12,)
+    assert (engine.admission.items, engine.admission.nbytes) == (0, 0)
+
+
+def test_memory_that_cuda_reports_as_an_error_is_memory() -> None:
+    for text in ("CUDA error: out of memory", "CUDA out of memory. Tried to allocate 2 GiB"):
+        error = type("AcceleratorError", (RuntimeError,), {})(text)
+        assert execution._out_of_memory(error) == ("CUDA error" in text)
+        assert execution._lost(error) == ("CUDA error" not in text)
+    assert execution._lost(RuntimeError("CUDA error: an illegal memory access was encountered"))
+
+
 def test_a_lost_device_fails_what_waits_and_what_comes(operation: FakeOperation) -> None:
     lost: list[DeviceLostError] = []
     engine = Engine([CPU], [operation], EngineLimits(max_batch_cells=999), on_lost=lost.append)
@@ -237,6 +265,7 @@ def test_a_lost_device_fails_what_waits_and_what_comes(operation: FakeOperation)
     with pytest.raises(DeviceLostError):
         ask(engine, 1)
     assert len(lost) == 1
+    assert not engine.healthy
     assert (engine.admission.items, engine.admission.nbytes) == (0, 0)
     engine.close(10)
 
@@ -270,6 +299,7 @@ def test_a_cancelled_request_leaves_the_queue(make: Any, operation: FakeOperatio
     future = ask(engine, 7)
     assert engine.admission.items == 2
     assert future.cancel()
+    assert wait([future], timeout=10).done == {future}
     assert engine.admission.items == 1
     operation.gate.set()
     with pytest.raises(CancelledError):

@@ -5,7 +5,10 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -296,3 +299,37 @@ def test_an_operation_that_is_switched_off_is_unimplemented() -> None:
         ask(server.target, wire.ALIGN_AUDIO, wire.AudioRequest(b"x", "hello"))
     assert raised.value.code() is grpc.StatusCode.UNIMPLEMENTED
     assert "AlignAudio is not answered here" in raised.value.details()
+
+
+def test_the_drain_does_not_outlast_its_time() -> None:
+    request = workloads.busy(40)  # some ten seconds of work
+    with ServerProcess("--audio", "off", "--drain-s", "1") as server, ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(ask, server.target, wire.FORCED_ALIGN, request)
+        eventually(lambda: started(server, "ctc") == 1, "the work to begin")
+        begin = time.monotonic()
+        assert server.terminate(timeout=30) == 0
+        assert time.monotonic() - begin < 5
+        with pytest.raises(grpc.RpcError) as raised:
+            answer.result(30)
+    assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+def test_a_signal_while_kernels_compile_ends_the_server(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "alignd_server", "--listen", "127.0.0.1:0", "--metrics-listen", "", "--device", "cpu"],
+        env={**os.environ, "ALIGND_CACHE_DIR": str(tmp_path)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        # The cache's folder is made when the first kernel is asked for.
+        eventually(lambda: any(tmp_path.iterdir()), "the first kernel", 60)
+        begin = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        _, log = process.communicate(timeout=30)
+        assert process.returncode == 0
+        assert time.monotonic() - begin < 5
+        assert "stopped while starting" in log
+        assert "serving" not in log
+    finally:
+        process.kill()

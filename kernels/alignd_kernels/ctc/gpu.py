@@ -4,14 +4,11 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import triton.language as tl
 
 from alignd_kernels.ctc.batch import CtcBatch, CtcResult
-from alignd_kernels.ctc.gpu_kernel import ctc_best_path_kernel
-from alignd_kernels.dtypes import DType
+from alignd_kernels.ctc.gpu_kernel import constants, ctc_best_path_kernel
 from alignd_kernels.gpu_common import (
     DTYPES,
-    STEP,
     TORCH_DTYPES,
     Stopwatch,
     accumulator_of,
@@ -33,11 +30,6 @@ class DeviceResult(NamedTuple):
     frame_scores: torch.Tensor
     scores: torch.Tensor
     statuses: torch.Tensor
-
-
-def constants(dtype: DType) -> dict[str, object]:
-    """What the kernel is compiled for."""
-    return {"ACC": tl.float64 if dtype is DType.FLOAT64 else tl.float32, "STEP": STEP}
 
 
 def _rows(labels: Int64Array, frames: Int64Array) -> Int64Array:

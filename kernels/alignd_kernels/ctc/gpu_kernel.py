@@ -5,7 +5,8 @@ import triton
 import triton.language as tl
 
 from alignd_kernels.ctc.gpu_lattice import NO_LABEL, STAR, ctc_strip, ctc_trace
-from alignd_kernels.gpu_common import (
+from alignd_kernels.dtypes import DType
+from alignd_kernels.gpu_language import (
     ADJACENT_STARS,
     EMPTY,
     INTERNAL,
@@ -13,9 +14,11 @@ from alignd_kernels.gpu_common import (
     NO_FINITE_PATH,
     NOT_FINITE,
     OK,
+    STEP,
     TARGET_IS_BLANK,
     TARGET_OUT_OF_RANGE,
     TOO_FEW_FRAMES,
+    accumulator_in_kernel,
     fill_zeros,
     sum_in_order,
     uniform,
@@ -206,3 +209,8 @@ def ctc_best_path_kernel(
         score = tl.full([], float("nan"), tl.float64)
     tl.store(scores + b, score)
     tl.store(statuses + b, status)
+
+
+def constants(dtype: DType) -> dict[str, object]:
+    """What the kernel is compiled for."""
+    return {"ACC": accumulator_in_kernel(dtype), "STEP": STEP}

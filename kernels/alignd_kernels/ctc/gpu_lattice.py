@@ -16,7 +16,7 @@ frame less, or as long if it parts a repeat.
 import triton
 import triton.language as tl
 
-from alignd_kernels.gpu_common import NEVER, entry, visited, widen, within
+from alignd_kernels.gpu_language import NEVER, entry, visited, widen, within
 
 STAR = tl.constexpr(-1)
 NO_LABEL = tl.constexpr(-2)
@@ -129,22 +129,22 @@ def ctc_strip(
                 label_visited = ((on_label >> j) & 1) != 0
                 x_blank = entry(blanks_here, j)
                 x_label = tl.where(wildcard, entry(stars_here, j), widen(x[j], ACC))
-                highest = tl.maximum(
-                    tl.where(blank_visited, x_blank, float("-inf")),
-                    tl.where(label_visited, x_label, float("-inf")),
-                    propagate_nan=tl.PropagateNan.ALL,
-                )
+                # That alone keeps the lattice clean: before a state's first frame all that can reach it is −∞ too, and
+                # what happens to it after its last one (even NaN, where −∞ meets a sum that has overflowed) reaches no
+                # state that a path can visit.
+                x_blank = tl.where(blank_visited, x_blank, float("-inf"))
+                x_label = tl.where(label_visited, x_label, float("-inf"))
+                highest = tl.maximum(x_blank, x_label, propagate_nan=tl.PropagateNan.ALL)
                 worst = tl.maximum(worst, highest, propagate_nan=tl.PropagateNan.ALL)
                 moved = v_blank > v_label
                 best = tl.where(moved, v_blank, v_label)
                 skipped = skips & (label_before > best)
                 label_word |= tl.where(moved, 1 << j, 0)
                 skip_word |= tl.where(skipped, 1 << j, 0)
-                # Outside the band −∞ even where a neighbour has overflowed to +∞ (−∞ + ∞ would be NaN).
-                v_label = tl.where(label_visited, x_label + tl.where(skipped, label_before, best), float("-inf"))
+                v_label = x_label + tl.where(skipped, label_before, best)
                 moved = label_before > v_blank
                 blank_word |= tl.where(moved, 1 << j, 0)
-                v_blank = tl.where(blank_visited, x_blank + tl.where(moved, label_before, v_blank), float("-inf"))
+                v_blank = x_blank + tl.where(moved, label_before, v_blank)
                 end = tl.where(t + j == T - 1, v_blank, end)
                 leaving = tl.where(lane == done + j, entry(v_label, edge), leaving)
             blank_moved |= blank_word << done

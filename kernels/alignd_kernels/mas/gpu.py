@@ -1,15 +1,11 @@
 """Monotonic alignment search on a GPU. Imported only where one is used (or Triton's interpreter): it needs torch."""
 
-from typing import Final
-
 import numpy as np
 import torch
-import triton.language as tl
 
 from alignd_kernels.dtypes import DType
 from alignd_kernels.gpu_common import (
     DTYPES,
-    STEP,
     TORCH_DTYPES,
     Stopwatch,
     accumulator_of,
@@ -21,17 +17,8 @@ from alignd_kernels.gpu_common import (
     with_end,
 )
 from alignd_kernels.mas.batch import MasBatch, MasResult
-from alignd_kernels.mas.gpu_kernel import mas_best_path_kernel
+from alignd_kernels.mas.gpu_kernel import TOKENS_PER_THREAD, constants, mas_best_path_kernel
 from alignd_kernels.ragged import Int64Array, offsets_of
-
-TOKENS_PER_THREAD: Final = {DType.FLOAT16: 2, DType.BFLOAT16: 2, DType.FLOAT32: 2, DType.FLOAT64: 1}
-"""K: as many as the registers hold without spilling."""
-
-
-def constants(dtype: DType) -> dict[str, object]:
-    """What the kernel is compiled for."""
-    accumulator = tl.float64 if dtype is DType.FLOAT64 else tl.float32
-    return {"ACC": accumulator, "K": TOKENS_PER_THREAD[dtype], "STEP": STEP}
 
 
 def _rows(tokens: Int64Array, frames: Int64Array) -> Int64Array:

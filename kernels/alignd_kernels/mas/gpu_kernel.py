@@ -8,10 +8,13 @@ strip's tokens stay in registers while all its frames pass; what the next strip 
 every frame, goes through a row of scratch. Each cell leaves one bit (stay or move), 32 frames to a word.
 """
 
+from typing import Final
+
 import triton
 import triton.language as tl
 
-from alignd_kernels.gpu_common import (
+from alignd_kernels.dtypes import DType
+from alignd_kernels.gpu_language import (
     EMPTY,
     INTERNAL,
     MAX_FRAMES,
@@ -19,7 +22,9 @@ from alignd_kernels.gpu_common import (
     NO_FINITE_PATH,
     NOT_FINITE,
     OK,
+    STEP,
     TOO_FEW_FRAMES,
+    accumulator_in_kernel,
     entry,
     fill_zeros,
     sum_in_order,
@@ -31,22 +36,20 @@ from alignd_kernels.gpu_common import (
 
 
 @triton.jit
-def _load(rows, masks, t, K: tl.constexpr, STEP: tl.constexpr):
-    """Scores of frames t … t + STEP − 1, frame by frame K vectors; −∞ outside the band, whatever stands there."""
+def _load(rows, first, slack, t, K: tl.constexpr, STEP: tl.constexpr):
+    """Scores of frames t … t + STEP − 1, frame by frame K vectors; −∞ outside the band, whatever stands there.
+
+    That alone keeps the band clean: before a token's first frame all that can reach it is −∞ too, and what happens to
+    it after its last frame (even NaN, where −∞ meets a sum that has overflowed) reaches no cell of the band.
+    """
+    masks = ()
+    for k in tl.static_range(K):
+        masks = masks + (visited(t, first[k], slack),)
     x = ()
     for j in tl.static_range(STEP):
         for k in tl.static_range(K):
             x = x + (tl.load(rows[k] + t + j, mask=((masks[k] >> j) & 1) != 0, other=float("-inf")),)
     return x
-
-
-@triton.jit
-def _masks(first, slack, t, K: tl.constexpr):
-    """Words whose bit j says whether a path can visit the token in frame t + j."""
-    masks = ()
-    for k in tl.static_range(K):
-        masks = masks + (visited(t, first[k], slack),)
-    return masks
 
 
 @triton.jit
@@ -75,10 +78,8 @@ def _strip(values, pitch, S, T, s0, left, right, bits, ACC: tl.constexpr, K: tl.
     edge = tl.minimum(32 * K, S - s0) - 1
     worst = tl.full([32], float("-inf"), ACC)  # NaN if any is
     begin = s0 // 32
-    masks = _masks(first, slack, begin * 32, K)
-    x = _load(rows, masks, begin * 32, K, STEP)
-    masks_next = _masks(first, slack, begin * 32 + STEP, K)
-    x_next = _load(rows, masks_next, begin * 32 + STEP, K, STEP)
+    x = _load(rows, first, slack, begin * 32, K, STEP)
+    x_next = _load(rows, first, slack, begin * 32 + STEP, K, STEP)
     for chunk in range(begin, tl.cdiv(tl.minimum(T, slack + s0 + 32 * K), 32)):
         t0 = chunk * 32
         # The left neighbour's scores one frame earlier. Before frame 0 a path stands left of token 0 with score 0.
@@ -92,8 +93,7 @@ def _strip(values, pitch, S, T, s0, left, right, bits, ACC: tl.constexpr, K: tl.
             words = words + (tl.zeros([32], tl.int32),)
         for done in range(0, 32, STEP):
             t = t0 + done
-            masks_after = _masks(first, slack, t + 2 * STEP, K)
-            x_after = _load(rows, masks_after, t + 2 * STEP, K, STEP)
+            x_after = _load(rows, first, slack, t + 2 * STEP, K, STEP)
             from_left = tl.gather(entering, (lane + done) % 32, 0)
             new_words = ()
             for k in tl.static_range(K):
@@ -106,9 +106,7 @@ def _strip(values, pitch, S, T, s0, left, right, bits, ACC: tl.constexpr, K: tl.
                     score = widen(x[j * K + k], ACC)
                     worst = tl.maximum(worst, score, propagate_nan=tl.PropagateNan.ALL)
                     moves = move > v[k]
-                    # Outside the band −∞ even where a neighbour has overflowed to +∞ (−∞ + ∞ would be NaN).
-                    summed = score + tl.where(moves, move, v[k])
-                    new_v = new_v + (tl.where(((masks[k] >> j) & 1) != 0, summed, float("-inf")),)
+                    new_v = new_v + (score + tl.where(moves, move, v[k]),)
                     set_words = set_words + (new_words[k] | tl.where(moves, 1 << j, 0),)
                     move = v[k]
                 v = new_v
@@ -121,9 +119,7 @@ def _strip(values, pitch, S, T, s0, left, right, bits, ACC: tl.constexpr, K: tl.
             for k in tl.static_range(K):
                 all_words = all_words + (words[k] | (new_words[k] << done),)
             words = all_words
-            masks = masks_next
             x = x_next
-            masks_next = masks_after
             x_next = x_after
         for k in tl.static_range(K):
             tl.store(bits + (chunk - begin).to(tl.int64) * (32 * K) + lane * K + k, words[k])
@@ -248,3 +244,12 @@ def mas_best_path_kernel(
         score = tl.full([], float("nan"), tl.float64)
     tl.store(scores + b, score)
     tl.store(statuses + b, status)
+
+
+TOKENS_PER_THREAD: Final = {DType.FLOAT16: 2, DType.BFLOAT16: 2, DType.FLOAT32: 2, DType.FLOAT64: 1}
+"""K: as many as the registers hold without spilling."""
+
+
+def constants(dtype: DType) -> dict[str, object]:
+    """What the kernel is compiled for."""
+    return {"ACC": accumulator_in_kernel(dtype), "K": TOKENS_PER_THREAD[dtype], "STEP": STEP}

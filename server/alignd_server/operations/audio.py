@@ -1,13 +1,13 @@
-"""AlignAudio: an acoustic stage on a pool of its own, then CTC's queue, then words and tokens with their times."""
+"""AlignAudio: recordings are heard on threads of their own, aligned in CTC's queue, and answered with times."""
 
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
+import structlog
 
 from alignd.wire import (
     ALIGN_AUDIO,
@@ -23,13 +23,18 @@ from alignd.wire import (
     MalformedRequestError,
     Model,
 )
+from alignd_kernels.threads import available_cpus
 from alignd_server.audio import AcousticModel, AudioError, Utterance, listen, timed
-from alignd_server.device import usable_cpus
-from alignd_server.errors import DeadlineExceededError
-from alignd_server.jobs import Job, finish
+from alignd_server.errors import DeadlineExceededError, EngineError, UnavailableError
+from alignd_server.jobs import FutureSink, Job, finish
+from alignd_server.queue import BatchLimits, JobQueue
 
 if TYPE_CHECKING:
     from alignd_server.engine import Engine
+
+log = structlog.get_logger("alignd.audio")
+
+ONE_AT_A_TIME: Final = BatchLimits(cells=0, nbytes=0, scratch_bytes=0)
 
 
 class AudioPipeline:
@@ -47,9 +52,13 @@ class AudioPipeline:
         self._engine = engine
         self._models = {model.describe().name: model for model in models}
         self._default = models[0]
-        self._pool = ThreadPoolExecutor(threads or usable_cpus(), thread_name_prefix="alignd-audio")
-        self._changed = threading.Condition()
-        self._active = 0
+        self._queue = JobQueue(ONE_AT_A_TIME)
+        self._threads = [
+            threading.Thread(target=self._work, name=f"alignd-audio-{index}", daemon=True)
+            for index in range(threads or available_cpus())
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def payload_bytes(self, request: AudioRequest) -> int:
         return len(request.audio) + len(request.transcript)
@@ -63,84 +72,93 @@ class AudioPipeline:
         if name and name not in self._models:
             known = ", ".join(self._models)
             raise MalformedRequestError(("model", f"there is no model {name!r}; there are {known}"))
-        with self._changed:
-            self._active += 1
-        self._pool.submit(self._guarded, job, self._listen, job)
+        self._queue.put(job)
+
+    def discard(self, job: Job) -> bool:
+        return self._queue.discard(job)
 
     def close(self, timeout: float | None) -> None:
-        """Wait until the recordings in work are answered."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._active == 0, timeout)
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        """Wait until the recordings that have been taken are answered; after the time, refuse those that wait."""
+        self._queue.close()
+        deadline = None if timeout is None else time.monotonic() + timeout
+        for thread in self._threads:
+            thread.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
+        waiting = self._queue.drain()
+        for job in waiting:
+            job.error = UnavailableError("the engine is shutting down")
+        finish(waiting)
 
-    def _guarded(self, job: Job, stage: Callable[..., None], *arguments: Any) -> None:
+    def _work(self) -> None:
+        while jobs := self._queue.take():
+            for job in jobs:
+                self._engine.metrics.queue_depth.labels(self.name).dec()
+                self._handle(job)
+                finish([job])
+
+    def _handle(self, job: Job) -> None:
+        """Give the job its reply or its error."""
         try:
-            stage(*arguments)
+            job.reply = self._align(job)
         except AudioError as error:
-            self._fail(job, ItemStatus(ItemCode(int(error.status)), error.field, str(error)))
+            job.reply = self._failed(job, ItemStatus(ItemCode(int(error.status)), error.field, str(error)))
         except MemoryError as error:
-            self._fail(job, ItemStatus(ItemCode.OUT_OF_MEMORY, "audio", f"the recording does not fit: {error}"))
-        except Exception as error:
+            job.reply = self._failed(job, ItemStatus(ItemCode.OUT_OF_MEMORY, "audio", f"it does not fit: {error}"))
+        except EngineError as error:
             job.error = error
-            self._end(job)
+        except Exception as error:
+            log.exception("a recording failed")
+            job.reply = self._failed(job, ItemStatus(ItemCode.INTERNAL, "", f"{type(error).__name__}: {error}"))
+        if job.reply is not None:
+            self._engine.metrics.items.labels(self.name, job.reply.status.code.name.lower()).inc()
 
-    def _listen(self, job: Job) -> None:
-        """First stage: samples, emissions and targets."""
+    def _align(self, job: Job) -> AudioReply:
         metrics = self._engine.metrics
-        metrics.queue_depth.labels(self.name).dec()
-        if job.cancelled or job.expired(time.monotonic()):
-            metrics.rejected.labels(self.name, "cancelled" if job.cancelled else "deadline").inc()
-            raise DeadlineExceededError("the deadline passed while the request waited; it was not run")
+        self._check_wanted(job)
         job.started_ns = time.monotonic_ns()
         metrics.queue_duration.labels(self.name).observe((job.started_ns - job.admitted_ns) * 1e-9)
         request: AudioRequest = job.request
         begin = time.perf_counter()
-        model = self._models.get(request.model, self._default)
-        utterance = listen(model, request.audio, request.transcript)
+        utterance = listen(self._model(request), request.audio, request.transcript)
         metrics.acoustic_duration.labels(utterance.description.name).observe(time.perf_counter() - begin)
-        T, V = utterance.log_probs.shape
-        targets = utterance.transcript.targets
-        ctc = CtcRequest(
-            utterance.log_probs.reshape(-1),
-            DataType.FLOAT32,
-            np.array([T], np.int64),
-            V,
-            targets,
-            np.array([len(targets)], np.int64),
-            utterance.description.blank,
-        )
-        job.reservation.resize(job.reservation.nbytes + ctc.log_probs.nbytes)
-
-        def aligned(stages: Sequence[Job]) -> None:
-            self._pool.submit(self._guarded, job, self._locate, job, utterance, stages[0])
-
-        self._engine.go_on(job, FORCED_ALIGN.name, ctc, aligned)
-
-    def _locate(self, job: Job, utterance: Utterance, stage: Job) -> None:
-        """Last stage: times."""
-        if stage.error is not None:
-            raise stage.error
-        reply: CtcReply = stage.reply
+        self._check_wanted(job)
+        job.reservation.resize(job.reservation.nbytes + utterance.log_probs.nbytes)
+        aligned = FutureSink()
+        self._engine.go_on(job, FORCED_ALIGN.name, _emissions(utterance), aligned)
+        reply: CtcReply = aligned.future.result()
         status = reply.statuses[0]
         if not status.ok:
             field = "transcript" if status.code is ItemCode.TOO_FEW_FRAMES else "audio"
-            self._fail(job, ItemStatus(status.code, field, status.message))
-            return
+            return self._failed(job, ItemStatus(status.code, field, status.message))
         words, tokens = timed(utterance, reply.paths, reply.frame_scores)
         name = utterance.description.name
         answer = AudioReply(OK, words, tokens, float(reply.scores[0]), utterance.audio_seconds, name)
-        self._answer(job, answer, reply.timing.kernel_ns)
+        timely: AudioReply = job.timed(answer, reply.timing.kernel_ns)
+        return timely
 
-    def _fail(self, job: Job, status: ItemStatus) -> None:
-        self._answer(job, AudioReply(status, (), (), math.nan, 0.0, job.request.model), 0)
+    def _check_wanted(self, job: Job) -> None:
+        if job.cancelled or job.expired(time.monotonic()):
+            reason = "cancelled" if job.cancelled else "deadline"
+            self._engine.metrics.rejected.labels(self.name, reason).inc()
+            raise DeadlineExceededError("the deadline passed before the recording was aligned")
 
-    def _answer(self, job: Job, reply: AudioReply, kernel_ns: int) -> None:
-        job.reply = job.timed(reply, kernel_ns)
-        self._engine.metrics.items.labels(self.name, reply.status.code.name.lower()).inc()
-        self._end(job)
+    def _model(self, request: AudioRequest) -> AcousticModel:
+        return self._models.get(request.model, self._default)
 
-    def _end(self, job: Job) -> None:
-        finish([job])
-        with self._changed:
-            self._active -= 1
-            self._changed.notify_all()
+    def _failed(self, job: Job, status: ItemStatus) -> AudioReply:
+        name = self._model(job.request).describe().name
+        reply: AudioReply = job.timed(AudioReply(status, (), (), math.nan, 0.0, name), 0)
+        return reply
+
+
+def _emissions(utterance: Utterance) -> CtcRequest:
+    T, V = utterance.log_probs.shape
+    targets = utterance.transcript.targets
+    return CtcRequest(
+        utterance.log_probs.reshape(-1),
+        DataType.FLOAT32,
+        np.array([T], np.int64),
+        V,
+        targets,
+        np.array([len(targets)], np.int64),
+        utterance.description.blank,
+    )

@@ -9,12 +9,12 @@ from alignd.wire import FORCED_ALIGN, CtcReply, CtcRequest, DataType, ItemStatus
 from alignd_kernels import ctc
 from alignd_kernels.ctc.batch import STAR_MAX, CtcBatch
 from alignd_kernels.dtypes import DType
-from alignd_kernels.ragged import offsets_of
+from alignd_kernels.ragged import Int64Array, offsets_of
 from alignd_kernels.status import Status
 from alignd_server.device import Device
 from alignd_server.operation import Cost, Launch
 from alignd_server.operations import backends
-from alignd_server.operations.ragged import concatenated, item_status, item_statuses, split_points
+from alignd_server.operations.ragged import concatenated, cost_of, item_status, item_statuses, split_points
 
 FIELDS: Final = {
     Status.EMPTY: "frames",
@@ -44,12 +44,8 @@ class CtcOperation:
 
     def cost(self, request: CtcRequest, device: Device) -> Cost:
         cells = request.frames * (2 * request.target_lengths + 1)
-        scratch = sum(self.scratch_bytes(request, device))
-        return Cost(len(request), int(cells.sum()), int(cells.max()), self.payload_bytes(request), scratch)
-
-    def scratch_bytes(self, request: CtcRequest, device: Device) -> Sequence[int]:
-        need: list[int] = backends.backend("ctc", device).scratch_bytes(_batch([request])).tolist()
-        return need
+        scratch = backends.backend("ctc", device).scratch_bytes(_batch([request]))
+        return cost_of(cells, scratch, self.payload_bytes(request))
 
     def run(self, requests: Sequence[CtcRequest], device: Device, *, alone: bool) -> Launch[CtcReply]:
         result = backends.align("ctc", _batch(requests), device, alone)
@@ -59,8 +55,9 @@ class CtcOperation:
 
         def reply(index: int) -> CtcReply:
             request, statuses = requests[index], result.statuses[items[index]]
+            starts = offsets_of(request.target_lengths)
             return CtcReply(
-                item_statuses(statuses, lambda item, status: _describe(request, item, status)),
+                item_statuses(statuses, lambda item, status: _describe(request, starts, item, status)),
                 result.durations[labels[index]],
                 result.paths[frames[index]],
                 result.frame_scores[frames[index]],
@@ -124,8 +121,8 @@ def _batch(requests: Sequence[CtcRequest]) -> CtcBatch:
     )
 
 
-def _describe(request: CtcRequest, item: int, status: Status) -> ItemStatus:
-    start = int(request.target_lengths[:item].sum())
-    targets = request.targets[start : start + int(request.target_lengths[item])]
+def _describe(request: CtcRequest, labels: Int64Array, item: int, status: Status) -> ItemStatus:
+    """`labels` are the offsets of the items' targets."""
+    targets = request.targets[labels[item] : labels[item + 1]]
     message = ctc.reason(status, int(request.frames[item]), targets, request.vocabulary_size, request.blank)
     return item_status(status, FIELDS.get(status, "log_probs"), message)

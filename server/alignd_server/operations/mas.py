@@ -15,7 +15,7 @@ from alignd_kernels.status import Status
 from alignd_server.device import Device
 from alignd_server.operation import Cost, Launch
 from alignd_server.operations import backends
-from alignd_server.operations.ragged import concatenated, item_status, item_statuses, split_points
+from alignd_server.operations.ragged import concatenated, cost_of, item_status, item_statuses, split_points
 
 FIELDS: Final = {Status.EMPTY: "frames", Status.TOO_FEW_FRAMES: "frames"}
 """The request's field at fault; `values` for what is not listed."""
@@ -39,12 +39,8 @@ class MasOperation:
 
     def cost(self, request: MasRequest, device: Device) -> Cost:
         cells = request.tokens * request.frames
-        scratch = sum(self.scratch_bytes(request, device))
-        return Cost(len(request), int(cells.sum()), int(cells.max()), request.values.nbytes, scratch)
-
-    def scratch_bytes(self, request: MasRequest, device: Device) -> Sequence[int]:
-        need: list[int] = backends.backend("mas", device).scratch_bytes(_batch([request])).tolist()
-        return need
+        scratch = backends.backend("mas", device).scratch_bytes(_batch([request]))
+        return cost_of(cells, scratch, self.payload_bytes(request))
 
     def run(self, requests: Sequence[MasRequest], device: Device, *, alone: bool) -> Launch[MasReply]:
         batch = _batch(requests)

@@ -7,9 +7,9 @@ import numpy as np
 import numpy.typing as npt
 
 from alignd.wire import OK, ItemCode, ItemStatus
+from alignd_kernels.ragged import Int64Array
 from alignd_kernels.status import Status
-
-Int64Array = npt.NDArray[np.int64]
+from alignd_server.operation import Cost
 
 ALL_OK = int(Status.OK)
 
@@ -23,6 +23,13 @@ def split_points(lengths: Sequence[int]) -> list[slice]:
     """Slices of arrays that lie end to end."""
     ends = np.cumsum(lengths)
     return [slice(int(end) - int(length), int(end)) for length, end in zip(lengths, ends)]
+
+
+def cost_of(cells: Int64Array, scratch_bytes: Int64Array, nbytes: int) -> Cost:
+    """From the lattice cells and the scratch of each item."""
+    return Cost(
+        len(cells), int(cells.sum()), int(cells.max()), nbytes, int(scratch_bytes.sum()), int(scratch_bytes.max())
+    )
 
 
 def item_statuses(
