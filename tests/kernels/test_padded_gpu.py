@@ -15,9 +15,9 @@ pytest.importorskip("triton")
 
 SCRIPT = """
 import numpy as np, torch, alignd_kernels as ak
-from kernels.test_padded_gpu import alignments, lattices, raised
-from alignd_kernels.mas.padded_gpu import maximum_path_on_gpu
-from alignd_kernels.ctc.padded_gpu import forced_align_on_gpu
+from kernels.test_gpu_padded import alignments, lattices, raised
+from alignd_kernels.mas.gpu_padded import maximum_path_on_gpu
+from alignd_kernels.ctc.gpu_padded import forced_align_on_gpu
 
 value, mask = lattices()
 assert torch.equal(maximum_path_on_gpu(value, mask, torch.int8, True), ak.maximum_path(value, mask, torch.int8))

@@ -56,7 +56,7 @@ def forced_align(
     if np.isnan(star) and star_score != "max":
         raise ValueError('star_score must be a number or "max", not NaN')
     if on_gpu(log_probs):
-        from alignd_kernels.ctc.padded_gpu import forced_align_on_gpu
+        from alignd_kernels.ctc.gpu_padded import forced_align_on_gpu
 
         return forced_align_on_gpu(log_probs, targets, input_lengths, target_lengths, blank, star, check)
     from alignd_kernels.ctc import cpu

@@ -36,7 +36,7 @@ def maximum_path(value: Any, mask: Any, dtype: Any = None, *, check: bool = True
     """
     _check_shapes(value, mask)
     if on_gpu(value):
-        from alignd_kernels.mas.padded_gpu import maximum_path_on_gpu
+        from alignd_kernels.mas.gpu_padded import maximum_path_on_gpu
 
         return maximum_path_on_gpu(value, mask, dtype, check)
     from alignd_kernels.mas import cpu
