@@ -1,5 +1,6 @@
 """The codec: what goes in comes out, and no bytes from the network raise anything but what is promised."""
 
+import tracemalloc
 from dataclasses import fields
 from typing import Any
 
@@ -275,6 +276,32 @@ def test_star_max_said_to_be_false_is_the_default() -> None:
     message = pb.ForcedAlignRequest(frames=[1], target_lengths=[1], vocabulary_size=2, data_type="DATA_TYPE_FLOAT32")
     message.log_probs, message.targets, message.star_max = bytes(8), bytes(4), False
     assert wire.FORCED_ALIGN.decode_request(message.SerializeToString()).star_score == 0.0
+
+
+@pytest.mark.parametrize(
+    ("rpc", "message"),
+    [
+        (wire.MAXIMUM_PATH, pb.MaximumPathRequest(tokens=[0] * 9, frames=[0] * 9, data_type="DATA_TYPE_FLOAT32")),
+        (wire.FORCED_ALIGN, pb.ForcedAlignRequest(frames=[0] * 9, target_lengths=[0] * 9)),
+    ],
+    ids=["mas", "ctc"],
+)
+def test_more_items_than_asked_for(rpc: Any, message: Any) -> None:
+    with pytest.raises(wire.MalformedRequestError, match="9 items in a request, over the limit of 8"):
+        rpc.decode_request(message.SerializeToString(), max_items=8)
+
+
+def test_items_are_counted_before_they_cost_memory() -> None:
+    """A length is one byte of a message, eight of the parsed one, and nothing more once there are too many."""
+    count = 4_000_000
+    zeros = b"\x80\x92\xf4\x01" + bytes(count)
+    message = b"\x0a" + zeros + b"\x12" + zeros  # tokens and frames, packed
+    for limit, megabytes, words in ((1000, 1, "4000000 items"), (None, 100, "data_type")):
+        tracemalloc.start()  # sees Python's memory and NumPy's, not protobuf's
+        with pytest.raises(wire.MalformedRequestError, match=words):
+            wire.MAXIMUM_PATH.decode_request(message, limit)
+        assert tracemalloc.get_traced_memory()[1] < megabytes << 20
+        tracemalloc.stop()
 
 
 def test_arrays_are_sent_row_major_and_little_endian() -> None:

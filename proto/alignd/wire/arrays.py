@@ -1,7 +1,7 @@
 """Arrays as bytes fields: little-endian, row-major, items end to end."""
 
 import enum
-from collections.abc import Iterable
+from collections.abc import Collection
 from typing import Any, Final
 
 import numpy as np
@@ -75,17 +75,22 @@ def from_bytes(data: bytes, dtype: npt.DTypeLike, count: int, field: str) -> Arr
     return np.frombuffer(data, little)
 
 
-def lengths(values: Iterable[int], field: str, items: int | None = None) -> Int64Array:
+def lengths(values: Collection[int], field: str, items: int | None = None, max_items: int | None = None) -> Int64Array:
     """A repeated field of lengths as int64 [B].
 
     Raises:
-        MalformedRequestError: if it is empty, has another count than `items`, or holds a negative number.
+        MalformedRequestError: if it is empty, has another count than `items` or more than `max_items`, or holds a
+            negative number.
     """
-    array = np.array(values, np.int64)
-    if items is not None and len(array) != items:
-        raise MalformedRequestError((field, f"{len(array)} lengths for {items} items"))
-    if len(array) == 0:
+    # The counts first, as a length is a byte of a message and far more here.
+    count = len(values)
+    if items is not None and count != items:
+        raise MalformedRequestError((field, f"{count} lengths for {items} items"))
+    if count == 0:
         raise MalformedRequestError((field, "the request has no items"))
+    if max_items is not None and count > max_items:
+        raise MalformedRequestError(("", f"{count} items in a request, over the limit of {max_items}"))
+    array = np.fromiter(values, np.int64, count)  # not np.array, which makes a list of the field first
     if array.min() < 0:
         index = int(np.argmax(array < 0))
         raise MalformedRequestError((field, f"item {index} has the negative length {array[index]}"))

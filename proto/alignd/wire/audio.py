@@ -57,7 +57,7 @@ def _encode_request(request: AudioRequest) -> bytes:
     return message.SerializeToString()
 
 
-def _decode_request(data: bytes) -> AudioRequest:
+def _decode_request(data: bytes, max_items: int | None = None) -> AudioRequest:
     message = parse_request(pb.AlignAudioRequest, data)
     return AudioRequest(message.audio, message.transcript, message.model)
 

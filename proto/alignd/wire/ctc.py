@@ -98,9 +98,9 @@ def _star_score(message: pb.ForcedAlignRequest) -> float | None:
     return message.star_score
 
 
-def _decode_request(data: bytes) -> CtcRequest:
+def _decode_request(data: bytes, max_items: int | None = None) -> CtcRequest:
     message = parse_request(pb.ForcedAlignRequest, data)
-    frames = lengths(message.frames, "frames")
+    frames = lengths(message.frames, "frames", max_items=max_items)
     target_lengths = lengths(message.target_lengths, "target_lengths", len(frames))
     data_type = DataType.from_wire(message.data_type)
     V = message.vocabulary_size

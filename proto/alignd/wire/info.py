@@ -54,7 +54,7 @@ def _encode_request(request: ServerInfoRequest) -> bytes:
     return pb.GetServerInfoRequest().SerializeToString()
 
 
-def _decode_request(data: bytes) -> ServerInfoRequest:
+def _decode_request(data: bytes, max_items: int | None = None) -> ServerInfoRequest:
     parse_request(pb.GetServerInfoRequest, data)
     return ServerInfoRequest()
 

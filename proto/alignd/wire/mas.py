@@ -76,9 +76,9 @@ def _encode_request(request: MasRequest) -> bytes:
     return message.SerializeToString()
 
 
-def _decode_request(data: bytes) -> MasRequest:
+def _decode_request(data: bytes, max_items: int | None = None) -> MasRequest:
     message = parse_request(pb.MaximumPathRequest, data)
-    tokens = lengths(message.tokens, "tokens")
+    tokens = lengths(message.tokens, "tokens", max_items=max_items)
     frames = lengths(message.frames, "frames", len(tokens))
     data_type = DataType.from_wire(message.data_type)
     count = total("tokens", tokens, frames)

@@ -3,7 +3,7 @@
 import enum
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Generic, NamedTuple, TypeVar
+from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
@@ -15,6 +15,7 @@ BYTES_METADATA: Final = "alignd-bytes"
 """Request metadata: the serialised size of the message, so that the server can reserve room, or refuse, unread."""
 
 Request = TypeVar("Request")
+Request_co = TypeVar("Request_co", covariant=True)
 Reply = TypeVar("Reply")
 PbMessage = TypeVar("PbMessage", bound=Message)
 
@@ -75,6 +76,14 @@ class MalformedRequestError(ValueError):
         super().__init__("; ".join(f"{field}: {what}" if field else what for field, what in violations))
 
 
+class DecodeRequest(Protocol[Request_co]):
+    """A request out of a message."""
+
+    def __call__(self, data: bytes, max_items: int | None = None) -> Request_co:
+        """Raises `MalformedRequestError`, for more items than `max_items` before it makes anything of them."""
+        ...
+
+
 @dataclass(frozen=True)
 class Rpc(Generic[Request, Reply]):
     """One unary RPC: its name, and its codec for either end.
@@ -84,7 +93,7 @@ class Rpc(Generic[Request, Reply]):
 
     name: str
     encode_request: Callable[[Request], bytes]
-    decode_request: Callable[[bytes], Request]
+    decode_request: DecodeRequest[Request]
     encode_reply: Callable[[Reply], bytes]
     decode_reply: Callable[[bytes], Reply]
 
