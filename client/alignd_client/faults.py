@@ -39,6 +39,8 @@ def error_of(failure: Any, target: str, size: int) -> AlignError:
         if _NOT_CONNECTED.search(details):
             return ServerUnavailableError(target, _last_cause(details))
         return ServerUnavailableError(target, details, reached=True)
+    if code == "CANCELLED":  # not by this client, which does not ask what became of calls that it cancels
+        return ServerUnavailableError(target, "it ended the call", reached=True)
     if code == "DEADLINE_EXCEEDED":
         return DeadlineExceededError(None, "" if "Deadline Exceeded" in details else details)
     if code == "RESOURCE_EXHAUSTED":

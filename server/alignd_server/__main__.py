@@ -44,8 +44,9 @@ def _sentence(error: Exception) -> str:
         return str(error)
     parts = []
     for problem in error.errors():
-        name = "--" + "-".join(str(part).replace("_", "-") for part in problem["loc"]) if problem["loc"] else ""
-        parts.append(f"{name} {problem['msg'].removeprefix('Value error, ')}".strip())
+        name = "_".join(map(str, problem["loc"]))
+        where = f"--{name.replace('_', '-')} (ALIGND_{name.upper()}) {problem['input']!r}: " if name else ""
+        parts.append(where + problem["msg"].removeprefix("Value error, "))
     return "; ".join(parts)
 
 

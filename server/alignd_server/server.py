@@ -29,6 +29,9 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 EXIT_DEVICE_LOST = 70
 
+ARRIVED_S = 0.2
+"""How long a call may take from its arrival to its handler."""
+
 REPLIES_S = 1.0
 """How long the last replies may take to leave."""
 
@@ -69,7 +72,7 @@ class Server:
         await self._set_health(SERVING)
         self._announce(engine)
         await self._stop.wait()
-        log.info("draining", seconds=settings.drain_s)
+        log.info("draining", seconds=settings.drain_s, items=engine.admission.items)
         await self._set_health(NOT_SERVING)
         begin = self._loop.time()
         await self._drain(server, handlers)
@@ -131,12 +134,17 @@ class Server:
     async def _drain(self, server: grpc.aio.Server, handlers: AlignmentHandlers) -> None:
         """Take no more calls, and end when those in flight are answered."""
         stopping = asyncio.ensure_future(server.stop(self._settings.drain_s))
-        idle = asyncio.ensure_future(handlers.idle())
+        idle = asyncio.ensure_future(self._idle(handlers))
         await asyncio.wait((stopping, idle), return_when=asyncio.FIRST_COMPLETED)
         idle.cancel()
         # Those who watch the health would hold the server until the end of the drain.
         await server.stop(min(REPLIES_S, self._settings.drain_s))
         await stopping
+
+    async def _idle(self, handlers: AlignmentHandlers) -> None:
+        """Until no call is in flight, those included that have arrived and whose handlers are yet to run."""
+        await asyncio.sleep(min(ARRIVED_S, self._settings.drain_s))
+        await handlers.idle()
 
     def _serve_metrics(self, metrics: Metrics) -> Any:
         if not self._settings.metrics_listen:
@@ -160,9 +168,11 @@ class Server:
         log.info(
             "serving",
             version=__version__,
+            host=split_address(settings.listen)[0],
             port=self.port,
             metrics_port=self.metrics_port,
             devices=[device.id for device in engine.devices],
+            threads=[device.pool.threads for device in engine.devices if device.pool],
             operations=list(engine.info().operations),
         )
 

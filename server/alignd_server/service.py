@@ -7,6 +7,7 @@ can a call be refused before its message is read, since gRPC reads a unary reque
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
 from typing import Any, NoReturn
 
 import grpc
@@ -90,7 +91,8 @@ class AlignmentHandlers(grpc.GenericRpcHandler):
         reservation = self._engine.admission.reserve(await self._promised_bytes(context))
         try:
             data = await self._message(context, reservation)
-            request = await self._off_loop(rpc.decode_request, data, len(data))
+            decode = partial(rpc.decode_request, max_items=self._engine.limits.max_queue_items)
+            request = await self._off_loop(decode, data, len(data))
             del data
         except BaseException:
             reservation.release()
@@ -166,6 +168,7 @@ class AlignmentHandlers(grpc.GenericRpcHandler):
         if isinstance(error, OverloadedError):
             reason = error.reason
         if reason:
+            log.debug("rejected", method=rpc.name, reason=reason, error=str(error))
             self._engine.metrics.rejected.labels(self._engine.short_name(rpc.name), reason).inc()
 
 

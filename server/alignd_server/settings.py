@@ -19,6 +19,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(
         env_prefix="ALIGND_",
+        env_ignore_empty=True,
         cli_kebab_case=True,
         cli_prog_name="alignd-server",
         cli_hide_none_type=True,
