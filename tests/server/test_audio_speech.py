@@ -170,11 +170,13 @@ def test_a_phoneme_without_a_column_is_refused_by_name(monkeypatch: pytest.Monke
 @settings(derandomize=True, deadline=None, max_examples=150)
 @given(text=st.text(max_size=12) | st.text("abz5$.,'-\u2011\u00ad& ", max_size=8))
 def test_any_text_is_prepared_or_is_an_audio_error(model: HamaModel, text: str) -> None:
+    prepared, field = None, "transcript"
     try:
         prepared = model.prepare(text)
     except AudioError as error:
-        assert error.field == "transcript"
-    else:
+        field = error.field
+    assert field == "transcript"
+    if prepared is not None:
         assert all(word.start < word.end for word in prepared.words)
         assert len(prepared.targets) == len(prepared.symbols) == prepared.words[-1].end
 
@@ -194,6 +196,33 @@ def test_a_transcript_longer_than_its_audio_has_too_few_frames(model: HamaModel)
 def test_a_transcript_that_no_recording_can_hold_is_refused_at_once(model: HamaModel, times: int) -> None:
     error = refusal(model, RECORDING, TRANSCRIPT * times)
     assert (error.status, error.field) == (Status.TOO_FEW_FRAMES, "transcript")
+
+
+class Counted:
+    """A model's pronunciations, and how many were asked for."""
+
+    def __init__(self, model: HamaModel) -> None:
+        self.calls = 0
+        self._pronounce = model._phonemes
+
+    def __call__(self, spoken: str) -> tuple[str, ...]:
+        self.calls += 1
+        return self._pronounce(spoken)
+
+
+@pytest.mark.parametrize(
+    ("text", "calls"),
+    [("a-" * 20_000 + "a", 0), ("a " * 751, 0), ("fragilistic-" * 700 + "a", 150), ("fragilistic " * 700, 150)],
+    ids=["parts of a word", "words", "sounds of a word's parts", "sounds of words"],
+)
+def test_no_pronunciation_is_sought_that_no_recording_can_hold(
+    model: HamaModel, monkeypatch: pytest.MonkeyPatch, text: str, calls: int
+) -> None:
+    counted = Counted(model)
+    monkeypatch.setattr(model, "_phonemes", counted)
+    with pytest.raises(AudioError, match="more than 1500 sounds"):
+        model.prepare(text)
+    assert counted.calls <= calls
 
 
 def test_audio_beyond_what_the_model_hears_is_refused(model: HamaModel) -> None:

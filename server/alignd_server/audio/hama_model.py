@@ -105,20 +105,18 @@ class HamaModel:
                 f"the transcript has {len(transcript)} characters; up to {MAX_CHARACTERS} are taken, "
                 f"for recordings of up to {MAX_SECONDS:g} s"
             )
+        said = english_words(transcript)
+        _check_sounds(2 * sum(len(word.spoken) for word in said) - 1)  # one each and the boundaries, at the least
         words: list[TranscriptWord] = []
         symbols: list[str] = []
-        for word in english_words(transcript):
+        for word in said:
             start = len(symbols) + bool(symbols)  # after the boundary
             for spoken in word.spoken:
                 if symbols:
                     symbols.append(WORD_BOUNDARY)
                 symbols.extend(self._phonemes(spoken))
+                _check_sounds(len(symbols))
             words.append(TranscriptWord(word.text, word.spoken, start, len(symbols)))
-            if len(symbols) > MAX_FRAMES:  # before the G2P spends minutes on what cannot be aligned
-                raise LongTranscriptError(
-                    f"the transcript has more than {MAX_FRAMES} sounds, as many as a recording of {MAX_SECONDS:g} s "
-                    "has frames"
-                )
         targets = np.array([self._column[symbol] for symbol in symbols], np.int32)
         reported = tuple(None if symbol == WORD_BOUNDARY else symbol for symbol in symbols)
         return Transcript(tuple(words), targets, reported)
@@ -164,3 +162,11 @@ class HamaModel:
             g2p.vocab = g2p.tokenizer.vocab = self._vocabulary
             self._thread.g2p = g2p
         return self._thread.g2p
+
+
+def _check_sounds(count: int) -> None:
+    """Refuse what no recording can hold before the G2P, which takes milliseconds for a word, spends minutes on it."""
+    if count > MAX_FRAMES:
+        raise LongTranscriptError(
+            f"the transcript has more than {MAX_FRAMES} sounds, as many as a recording of {MAX_SECONDS:g} s has frames"
+        )
