@@ -187,6 +187,11 @@ def test_an_empty_transcript_is_refused(model: HamaModel, transcript: str) -> No
     assert (error.status, error.field) == (Status.EMPTY, "transcript")
 
 
+def test_of_two_faults_the_one_that_costs_least_is_told(model: HamaModel) -> None:
+    assert refusal(model, b"no audio", "привет").status is Status.TEXT_UNSUPPORTED
+    assert refusal(model, b"no audio", TRANSCRIPT).status is Status.AUDIO_UNREADABLE
+
+
 def test_a_transcript_longer_than_its_audio_has_too_few_frames(model: HamaModel) -> None:
     utterance = listen(model, encoded(SAMPLES[: RATE // 2], "WAV"), TRANSCRIPT)
     assert path_of(utterance).status is Status.TOO_FEW_FRAMES

@@ -30,7 +30,8 @@ class Utterance:
 
 
 def listen(model: AcousticModel, audio: bytes, transcript: str, max_seconds: float = math.inf) -> Utterance:
-    """The first stage. What costs least is looked at first: the audio's container, the transcript, the sound.
+    """The first stage. What costs least is looked at first: the transcript, the encoded audio, the sound. So of several
+    faults the transcript's is told.
 
     Args:
         model: see `AcousticModel`.
@@ -43,8 +44,8 @@ def listen(model: AcousticModel, audio: bytes, transcript: str, max_seconds: flo
         MissingExtraError: a package for audio is not installed.
     """
     description = model.describe()
-    samples = decode(audio, description.sample_rate, min(max_seconds, description.max_seconds))
     prepared = model.prepare(transcript)
+    samples = decode(audio, description.sample_rate, min(max_seconds, description.max_seconds))
     return Utterance(model.emissions(samples), prepared, description, len(samples) / description.sample_rate)
 
 
