@@ -53,6 +53,21 @@ def item(labels: int, spare: int, seed: int, vocabulary: int = 6, star: float = 
     return dyadic(rng, (frames, vocabulary)), targets, 2, star
 
 
+def visited_columns(batch: CtcBatch, index: int) -> np.ndarray:
+    """Which of an item's log-probs [T, V] stand for a cell that some legal path visits."""
+    log_probs, targets, blank, star_score = ctc_item(batch, index)
+    first, last = reference.visiting_times(targets, len(log_probs))
+    visited = np.zeros(log_probs.shape, bool)
+    for state in range(len(first)):
+        label = targets[state // 2] if state % 2 else blank
+        frames = slice(first[state], last[state] + 1)
+        if label != STAR:
+            visited[frames, label] = True
+        elif np.isnan(star_score):
+            visited[frames, np.arange(log_probs.shape[1]) != blank] = True
+    return visited
+
+
 @on_each_device
 @SETTINGS
 @given(batch=ctc_batches(max_items=4))
@@ -80,9 +95,14 @@ def test_sizes_at_the_edges_of_strips_and_chunks(device: str, dtype: DType) -> N
 def test_items_with_few_frames_to_spare(device: str, targets: list[int]) -> None:
     needed = len(targets) + sum(a == b for a, b in zip(targets[1:], targets))
     x = dyadic(np.random.default_rng(5), (needed + 7, 4))
-    items = [(x[: needed + spare], np.array(targets, np.int32), 0, STAR_MAX) for spare in (-1, 0, 1, 2, 7)]
+    items = [(x[: needed + spare].copy(), np.array(targets, np.int32), 0, STAR_MAX) for spare in (-1, 0, 1, 2, 7)]
     batch = ctc_batch(items, DType.FLOAT32)
-    check_ctc(batch, gpu.align(batch, device))
+    for index, (log_probs, *_) in enumerate(items[1:], 1):
+        log_probs[~visited_columns(batch, index)] = np.nan  # without frames to spare, no path visits a blank
+    batch = ctc_batch(items, DType.FLOAT32)
+    result = gpu.align(batch, device)
+    check_ctc(batch, result)
+    assert result.statuses.tolist() == [Status.EMPTY if needed == 1 else Status.TOO_FEW_FRAMES] + [Status.OK] * 4
 
 
 @on_each_device
@@ -119,21 +139,6 @@ def test_stars_that_take_the_largest_label(device: str, dtype: DType) -> None:
     result = gpu.align(batch, device)
     check_ctc(batch, result)
     assert result.statuses.tolist() == [Status.OK] * 4 + [Status.NO_FINITE_PATH]
-
-
-def visited_columns(batch: CtcBatch, index: int) -> np.ndarray:
-    """Which of an item's log-probs [T, V] stand for a cell that some legal path visits."""
-    log_probs, targets, blank, star_score = ctc_item(batch, index)
-    first, last = reference.visiting_times(targets, len(log_probs))
-    visited = np.zeros(log_probs.shape, bool)
-    for state in range(len(first)):
-        label = targets[state // 2] if state % 2 else blank
-        frames = slice(first[state], last[state] + 1)
-        if label != STAR:
-            visited[frames, label] = True
-        elif np.isnan(star_score):
-            visited[frames, np.arange(log_probs.shape[1]) != blank] = True
-    return visited
 
 
 @on_each_device

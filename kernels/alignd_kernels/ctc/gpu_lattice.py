@@ -84,8 +84,8 @@ def ctc_strip(
     wildcard = y == STAR
     slack = T - L - repeats
     label_first = tl.where(i < L, i + R, NEVER)
-    blank_span = slack - 1 + repeat
-    blank_first = tl.where((i <= L) & (blank_span >= 0), i + R - repeat, NEVER)
+    blank_span = slack - 1 + repeat  # −1 for a blank that no path visits: `visited` is false then
+    blank_first = tl.where(i <= L, i + R - repeat, NEVER)
     columns = log_probs + tl.maximum(y, 0)
     edge = tl.maximum(tl.minimum(32, L - i0) - 1, 0)
 
@@ -234,6 +234,7 @@ def ctc_trace(
         tl.store(paths + t, path, mask=t < T)
         tl.store(frame_scores + t, x.to(tl.float32), mask=t < T)
         tl.store(on_path + t, x, mask=t < T)
+        # Of a pair that goes on in the chunk before, the frames so far are carried: each duration is stored once.
         tl.store(durations + window, count, mask=(window >= 0) & (window < L) & ((window > pair) | (chunk == 0)))
         carried = tl.where(top - pair < 32, tl.gather(count, tl.minimum(top - pair, 31), 0), 0)
     return tl.max(pair, 0)

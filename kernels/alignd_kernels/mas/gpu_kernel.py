@@ -166,6 +166,7 @@ def _trace(values, pitch, S, T, bits, chunks, durations, on_path, K: tl.constexp
         t = chunk * 32 + lane
         x = tl.load(values + path.to(tl.int64) * pitch + t, mask=(t < T) & (path >= 0), other=0.0)
         tl.store(on_path + t, widen(x, on_path.dtype.element_ty), mask=t < T)
+        # Of a token that goes on in the chunk before, the frames so far are carried: each duration is stored once.
         tl.store(durations + window, count, mask=(window >= 0) & ((window > token) | (chunk == 0)))
         carried = tl.where(top - token < 32, tl.gather(count, tl.minimum(top - token, 31), 0), 0)
     return tl.max(token, 0)
