@@ -3,15 +3,17 @@
 import io
 import math
 import struct
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 import soundfile
+import soxr
 
 from alignd_kernels.status import Status
-from alignd_server.audio.decode import decode
+from alignd_server.audio.decode import BLOCK_VALUES, decode
 from alignd_server.audio.errors import AudioError
 
 RATE = 16_000
@@ -208,14 +210,48 @@ def test_a_wav_that_declares_more_than_it_has_is_refused() -> None:
     assert "4 bytes of its data are missing" in refusal(wav(len(PAYLOAD) + 4, PAYLOAD)).message
 
 
-@pytest.mark.parametrize(("rate", "channels"), [(0, 1), (1, 1), (2**31, 1), (1_000_000, 1), (RATE, 0)])
+@pytest.mark.parametrize(("rate", "channels"), [(0, 1), (1, 1), (2**31, 1), (192_001, 1), (384_000, 1), (RATE, 0)])
 def test_a_senseless_header_is_refused(rate: int, channels: int) -> None:
     assert refusal(wav(len(PAYLOAD), PAYLOAD, rate, channels)).status is Status.AUDIO_UNREADABLE
 
 
-def test_a_thousand_channels_are_mixed() -> None:
-    frames = np.repeat((tone(0.5) * 32767).astype("<i2"), 1024)
-    assert len(decode(wav(frames.nbytes, frames.tobytes(), channels=1024), RATE)) == RATE // 2
+def test_many_channels_are_mixed_and_too_many_are_refused() -> None:
+    samples = (tone(0.5) * 32767).astype("<i2")
+    most, more = np.repeat(samples, 32).tobytes(), np.repeat(samples, 33).tobytes()
+    assert len(decode(wav(len(most), most, channels=32), RATE)) == RATE // 2
+    error = refusal(wav(len(more), more, channels=33))
+    assert error.status is Status.AUDIO_UNREADABLE
+    assert "33 channels; up to 32 are taken" in error.message
+
+
+@pytest.mark.parametrize("rate", [2_000, 11_025, 44_100, 192_000])
+@pytest.mark.parametrize("count", [1, 2, 100, 300_001])
+def test_the_samples_are_those_of_resampling_all_at_once(rate: int, count: int) -> None:
+    """However many blocks the recording is decoded in."""
+    samples = noise(-6.0)[np.arange(count) % RATE]
+    samples[0] = 0.5
+    whole = soxr.resample(samples, rate, RATE, quality="HQ")
+    data = encoded(samples, "WAV", "FLOAT", rate)
+    if len(whole):
+        np.testing.assert_array_equal(decode(data, RATE), whole)
+    else:
+        assert "too short" in refusal(data).message
+
+
+def test_a_small_file_takes_little_memory() -> None:
+    """As much as a block and the result, not as much as its samples at its own rate, of all channels or of one."""
+    t = np.arange(20 * 192_000) / 192_000
+    channels = np.zeros((len(t), 8), np.float32)
+    channels[:, 0] = np.where(t < 0.1, np.sin(2 * np.pi * 220 * t), 0)
+    data = encoded(channels, "FLAC", "PCM_16", 192_000)
+    assert len(data) < 100_000
+    decode(data, RATE)  # the packages are loaded
+    tracemalloc.start()
+    samples = decode(data, RATE)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(samples) == 20 * RATE
+    assert peak < 2 * samples.nbytes + 8 * BLOCK_VALUES
 
 
 def test_a_longer_recording_than_is_taken_is_refused_by_the_limit() -> None:

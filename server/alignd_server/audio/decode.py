@@ -14,7 +14,10 @@ FORMATS: Final = {"WAV": "WAV", "WAVEX": "WAV", "FLAC": "FLAC", "OGG": "OGG", "M
 """libsndfile's names of what is taken, and ours."""
 
 SILENCE_DBFS: Final = -60.0
-SAMPLE_RATES: Final = (2_000, 768_000)
+SAMPLE_RATES: Final = (2_000, 192_000)
+MAX_CHANNELS: Final = 32
+"""Beyond both nobody records speech, but a few kilobytes can hold it: 30 s of silence in FLAC."""
+
 BLOCK_VALUES: Final = 1 << 18
 """Samples of all channels that are decoded at a time."""
 
@@ -29,7 +32,7 @@ FloatSamples = npt.NDArray[np.float32]
 def decode(data: bytes, sample_rate: int, max_seconds: float = math.inf) -> FloatSamples:
     """Samples of an encoded recording: channels mixed to mono, resampled (soxr, high quality).
 
-    Memory is allocated for what is decoded, never for what a header declares.
+    Memory is allocated for what is decoded, never for what a header declares: a block of it, and the result.
 
     Args:
         data: a WAV, FLAC, OGG (Vorbis, Opus) or MP3 file.
@@ -45,44 +48,70 @@ def decode(data: bytes, sample_rate: int, max_seconds: float = math.inf) -> Floa
         SilentAudioError: the peak is below -60 dBFS.
         MissingExtraError: soundfile or soxr is not installed.
     """
-    samples, rate = _read(data, max_seconds)
-    peak = float(np.max(np.abs(samples)))
-    if not math.isfinite(peak):
+    with _opened(data) as file:
+        container = _check_header(file, data)
+        mono = _Mono(int(file.samplerate), sample_rate)
+        failure = _read(file, mono, max_seconds)
+        declared = int(file.frames)
+    if failure is not None or _ends_early(container, data, declared, mono.decoded):
+        lengths = f": {mono.decoded} samples of {declared}" if mono.decoded < declared < 1 << 40 else ""
+        raise UnreadableAudioError(f"the {container} file is truncated or damaged{lengths}")
+    if mono.decoded == 0:
+        raise UnreadableAudioError(f"the {container} file holds no samples (or its header says so)")
+    if not math.isfinite(mono.peak):
         raise UnreadableAudioError("the audio holds samples that are not finite (NaN or infinity)")
-    if peak < 10 ** (SILENCE_DBFS / 20):
-        level = f"{20 * math.log10(peak):.0f} dBFS" if peak > 0 else "digital zero"
+    if mono.peak < 10 ** (SILENCE_DBFS / 20):
+        level = f"{20 * math.log10(mono.peak):.0f} dBFS" if mono.peak > 0 else "digital zero"
         raise SilentAudioError(
             f"the audio is silent: its peak, mixed to mono, is {level}, below {SILENCE_DBFS:.0f} dBFS"
         )
-    if rate != sample_rate:
-        samples = require("soxr").resample(samples, rate, sample_rate, quality="HQ")
-        if len(samples) == 0:
-            raise UnreadableAudioError(f"the audio is too short: less than a sample at {sample_rate} Hz")
-    return np.ascontiguousarray(samples, np.float32)
+    samples = mono.result()
+    if len(samples) == 0:
+        raise UnreadableAudioError(f"the audio is too short: less than a sample at {sample_rate} Hz")
+    return samples
 
 
-def _read(data: bytes, max_seconds: float) -> tuple[FloatSamples, int]:
-    """Mono samples at the file's own rate, and that rate."""
+class _Mono:
+    """A recording's samples, block by block: mixed to mono and, where the rates differ, resampled.
+
+    Attributes:
+        decoded: samples of one channel so far, at the file's rate.
+        peak: of the mix, before it is resampled; NaN if any sample is.
+    """
+
+    def __init__(self, rate: int, sample_rate: int) -> None:
+        self.decoded = 0
+        self.peak = 0.0
+        self._resampler = None
+        if rate != sample_rate:
+            self._resampler = require("soxr").ResampleStream(rate, sample_rate, 1, dtype="float32", quality="HQ")
+        self._blocks: list[FloatSamples] = []
+
+    def add(self, values: FloatSamples) -> None:
+        """The next samples, [n, channels] with n ≥ 1."""
+        mix = values.mean(axis=1, dtype=np.float32)
+        self.decoded += len(mix)
+        self.peak = float(np.maximum(self.peak, np.max(np.abs(mix))))
+        self._blocks.append(mix if self._resampler is None else self._resampler.resample_chunk(mix))
+
+    def result(self) -> FloatSamples:
+        """All samples; no more can be added."""
+        if self._resampler is not None:
+            self._blocks.append(self._resampler.resample_chunk(np.zeros(0, np.float32), last=True))
+        return np.concatenate(self._blocks)
+
+
+def _opened(data: bytes) -> Any:
     if not data:
         raise UnreadableAudioError("the audio is empty (0 bytes)")
     soundfile = require("soundfile")
     try:
-        file = soundfile.SoundFile(io.BytesIO(data))
+        return soundfile.SoundFile(io.BytesIO(data))
     except soundfile.LibsndfileError as error:
         detail = "" if MISLEADING in error.error_string else f" ({error.error_string.rstrip('.')})"
         raise UnreadableAudioError(
             f"the audio is not a WAV, FLAC, OGG or MP3 file, or is damaged at its start{detail}"
         ) from None
-    with file:
-        container = _check_header(file, data)
-        blocks, failure = _blocks(file, max_seconds)
-        decoded, declared = sum(map(len, blocks)), int(file.frames)
-    if failure is not None or _ends_early(container, data, declared, decoded):
-        lengths = f": {decoded} samples of {declared}" if decoded < declared < 1 << 40 else ""
-        raise UnreadableAudioError(f"the {container} file is truncated or damaged{lengths}")
-    if decoded == 0:
-        raise UnreadableAudioError(f"the {container} file holds no samples (or its header says so)")
-    return np.concatenate(blocks), int(file.samplerate)
 
 
 def _check_header(file: Any, data: bytes) -> str:
@@ -93,6 +122,8 @@ def _check_header(file: Any, data: bytes) -> str:
     low, high = SAMPLE_RATES
     if not low <= file.samplerate <= high:
         raise UnreadableAudioError(f"the audio's sample rate is {file.samplerate} Hz; {low} to {high} are taken")
+    if file.channels > MAX_CHANNELS:
+        raise UnreadableAudioError(f"the audio has {file.channels} channels; up to {MAX_CHANNELS} are taken")
     missing = wav_missing_bytes(data) if container == "WAV" else 0
     if missing:
         raise UnreadableAudioError(f"the WAV file is truncated: {missing} bytes of its data are missing")
@@ -105,24 +136,22 @@ def _check_header(file: Any, data: bytes) -> str:
     return container
 
 
-def _blocks(file: Any, max_seconds: float) -> tuple[list[FloatSamples], Exception | None]:
-    """Decoded blocks, mixed to mono, and the failure that ended them, if one did."""
+def _read(file: Any, mono: _Mono, max_seconds: float) -> Exception | None:
+    """Decode to the end. Returns the failure that came before it, if one did."""
     # soundfile would otherwise seek after each block, which fails on a FLAC stream of unknown length.
     file.seekable = lambda: False
-    block = np.empty((max(1, BLOCK_VALUES // file.channels), file.channels), np.float32)
-    blocks: list[FloatSamples] = []
-    limit, decoded = max_seconds * file.samplerate, 0
+    block = np.empty((BLOCK_VALUES // file.channels, file.channels), np.float32)
+    limit = max_seconds * file.samplerate
     while True:
         try:
             values = file.read(out=block)
         except RuntimeError as error:
-            return blocks, error
+            return error
         if len(values) == 0:
-            return blocks, None
-        decoded += len(values)
-        if decoded > limit:
+            return None
+        if mono.decoded + len(values) > limit:
             raise LongAudioError(f"the audio is longer than {max_seconds:g} s, the most that is taken")
-        blocks.append(values.mean(axis=1, dtype=np.float32))
+        mono.add(values)
 
 
 def _ends_early(container: str, data: bytes, declared: int, decoded: int) -> bool:
