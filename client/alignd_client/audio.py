@@ -52,6 +52,9 @@ class AudioFamily:
             raise TypeError(f"a transcript must be a str, not {type(transcript).__name__}")
         return AudioItem(read_audio(audio), transcript)
 
+    def refuse(self, item: AudioItem) -> ItemStatus | None:
+        return None
+
     def pack(self, items: Sequence[AudioItem]) -> AudioRequest:
         return AudioRequest(items[0].audio, items[0].transcript, self.model)
 

@@ -1,19 +1,19 @@
 """CTC forced alignment (`ForcedAlign`): the ragged family, and the padded drop-in on top of it."""
 
-import math
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from alignd.wire import FORCED_ALIGN, STAR, CtcReply, CtcRequest, DataType, ItemStatus, Rpc
+from alignd.wire import FORCED_ALIGN, STAR, CtcReply, CtcRequest, DataType, ItemCode, ItemStatus, Rpc
 from alignd_client.arrays import NUMPY, Kind, integers, is_tensor, own_flat, scores, to_int32
 from alignd_client.errors import InvalidRequestError
 from alignd_client.family import Outcome, collect
 from alignd_client.results import CtcAlignment, SpanColumns
 
+FLOAT32_MAX: Final = float(np.finfo(np.float32).max)
 StarScore = float | Literal["max"]
 Int32Array = npt.NDArray[np.int32]
 Float32Array = npt.NDArray[np.float32]
@@ -44,14 +44,19 @@ class CtcItem:
 
 
 def star_score_of(star_score: Any) -> float | None:
-    """As the wire has it: None for the largest non-blank log-prob. Raises `InvalidRequestError`."""
+    """As the wire has it, in float32's precision: None for the largest non-blank log-prob.
+
+    Raises:
+        InvalidRequestError: for what is no log-prob, or none in float32.
+    """
     if star_score == "max":
         return None
     if not isinstance(star_score, int | float | np.floating | np.integer):
         raise InvalidRequestError("star_score", f'must be a log-prob or "max", not {star_score!r}')
-    if math.isnan(star_score) or star_score == math.inf:
-        raise InvalidRequestError("star_score", f"{star_score} is no log-prob")
-    return float(star_score)
+    if not star_score <= FLOAT32_MAX:
+        raise InvalidRequestError("star_score", f"{star_score} is no log-prob in float32")
+    with np.errstate(over="ignore"):  # below all of float32 is -inf, a legal score
+        return float(np.float32(star_score))
 
 
 def blank_of(blank: Any) -> int:
@@ -84,6 +89,17 @@ class CtcFamily:
         labels = to_int32(integers(targets, "each item's targets", "labels"))
         frames, vocabulary = array.shape
         return CtcItem(own_flat(array), data_type, frames, vocabulary, labels, Kind.of(log_probs))
+
+    def refuse(self, item: CtcItem) -> ItemStatus | None:
+        # A request has one blank and one vocabulary: what contradicts them would take the other items with it.
+        if not (item.frames and item.vocabulary):
+            size = f"{len(item.targets)} targets, {item.frames} frames, vocabulary of {item.vocabulary}"
+            reason = f"empty item ({size}): it needs a target, a frame and a column"
+            return ItemStatus(ItemCode.EMPTY, "frames", reason)
+        if self.blank >= item.vocabulary:
+            reason = f"the blank, {self.blank}, is no column of a vocabulary of {item.vocabulary}"
+            return ItemStatus(ItemCode.TARGET_OUT_OF_RANGE, "blank", reason)
+        return None
 
     def pack(self, items: Sequence[CtcItem]) -> CtcRequest:
         alone = len(items) == 1
@@ -195,7 +211,9 @@ class ForcedAlignJob:
         self.family = CtcFamily(blank, star_score)
         self._array, self._data_type = scores(log_probs, "log_probs", "B, frames, vocabulary")
         self._targets = to_int32(integers(targets, "targets", "B, labels"))
-        B, T, _ = self._array.shape
+        B, T, V = self._array.shape
+        if self.family.blank >= V:
+            raise InvalidRequestError("blank", f"{self.family.blank} is no column of a vocabulary of {V}")
         if len(self._targets) != B:
             raise InvalidRequestError("targets", f"{len(self._targets)} rows for the {B} items of log_probs")
         self._frames = _lengths(input_lengths, "input_lengths", B, T)

@@ -7,7 +7,7 @@ survive pickling, so that they cross process pools whole.
 from collections.abc import Sequence
 from typing import Any
 
-from alignd.wire import ItemCode
+from alignd.wire import ItemCode, MalformedRequestError
 
 _LISTED = 8
 
@@ -49,6 +49,12 @@ class InvalidRequestError(AlignError, ValueError):
         self.reason = reason
         self.violations = ((field, reason), *more)
         super().__init__("; ".join(f"{name}: {why}" if name else why for name, why in self.violations))
+
+
+def invalid_request(error: MalformedRequestError) -> InvalidRequestError:
+    """The codec's error as this package's."""
+    violations = error.violations or (("", str(error)),)
+    return InvalidRequestError(violations[0][0], violations[0][1], *violations[1:])
 
 
 class InvalidItemError(AlignError, ValueError):

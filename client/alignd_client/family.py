@@ -51,6 +51,10 @@ class Family(Protocol[ItemT, Request, Reply, ResultT]):
         """Validates what the caller gave. Raises `TypeError`, `ValueError` or `OSError`."""
         ...
 
+    def refuse(self, item: ItemT) -> ItemStatus | None:
+        """Why an item cannot travel, alone or with others; None if it can."""
+        ...
+
     def pack(self, items: Sequence[ItemT]) -> Request:
         """One request of items with equal keys."""
         ...

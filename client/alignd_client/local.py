@@ -14,10 +14,10 @@ from alignd_client.errors import (
     AlignError,
     ClientClosedError,
     DeadlineExceededError,
-    InvalidRequestError,
     OverloadedError,
     ServerError,
     ServerUnavailableError,
+    invalid_request,
 )
 from alignd_client.per_process import PerProcess
 
@@ -79,8 +79,7 @@ def translated(error: BaseException, timeout: float | None) -> BaseException:
     from alignd_server import errors
 
     if isinstance(error, MalformedRequestError):
-        violations = error.violations or (("", str(error)),)
-        return InvalidRequestError(violations[0][0], violations[0][1], *violations[1:])
+        return invalid_request(error)
     if isinstance(error, errors.OverloadedError):
         return OverloadedError(str(error), error.retry_after_s)
     if isinstance(error, errors.DeadlineExceededError | FutureTimeoutError | asyncio.TimeoutError):

@@ -7,7 +7,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from alignd.wire import MAXIMUM_PATH, DataType, ItemStatus, MasReply, MasRequest, Rpc
+from alignd.wire import MAXIMUM_PATH, DataType, ItemCode, ItemStatus, MasReply, MasRequest, Rpc
 from alignd_client.arrays import NUMPY, Kind, dtype_name, is_tensor, own_flat, require_dimensions, scores, to_numpy
 from alignd_client.errors import InvalidRequestError
 from alignd_client.family import Outcome, collect
@@ -52,6 +52,14 @@ class MasFamily:
         array, data_type = scores(raw, "each item", "tokens, frames")
         tokens, frames = array.shape
         return MasItem(own_flat(array), data_type, tokens, frames, Kind.of(raw))
+
+    def refuse(self, item: MasItem) -> ItemStatus | None:
+        # Without values there is no bound on what its lengths would make of a reply.
+        if item.tokens and item.frames:
+            return None
+        size = f"{item.tokens} tokens, {item.frames} frames"
+        reason = f"empty item ({size}): it needs at least one token and one frame"
+        return ItemStatus(ItemCode.EMPTY, "frames", reason)
 
     def pack(self, items: Sequence[MasItem]) -> MasRequest:
         values = np.concatenate([item.values for item in items]) if len(items) > 1 else items[0].values

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar
 
-from alignd.wire import Limits, Rpc
-from alignd_client.errors import MessageTooLargeError, ServerError
+from alignd.wire import Limits, MalformedRequestError, Rpc
+from alignd_client.errors import MessageTooLargeError, ServerError, invalid_request
 from alignd_client.family import Family, ItemT, Outcome, ResultT, outcome_of, refusal
 
 Request = TypeVar("Request")
@@ -53,7 +53,13 @@ class Parcel(Generic[ItemT, Request, Reply, ResultT]):
         return self.family.rpc
 
     def request(self) -> Request:
-        return self.family.pack(self.items)
+        """Raises `InvalidRequestError` for what no door takes: here, as an engine in this process would not see it."""
+        request = self.family.pack(self.items)
+        try:
+            self.rpc.check_request(request)
+        except MalformedRequestError as error:
+            raise invalid_request(error) from None
+        return request
 
     def outcomes(self, reply: Reply) -> list[Outcome[ResultT]]:
         """Raises `ServerError` for a reply that does not fit the request."""
@@ -88,7 +94,13 @@ class Packer(Generic[ItemT, Request, Reply, ResultT]):
             item = self._family.prepare(raw)
             self._check_size(item, index)
         except (MessageTooLargeError, OSError) as error:
-            return self._refuse(item, error, index)
+            status = refusal(error)
+            if status is None:
+                raise
+            return self._settle(index, Outcome(self._family.failed(item, status), error))
+        status = self._family.refuse(item)
+        if status is not None:
+            return self._settle(index, outcome_of(self._family.failed(item, status), index))
         return self._add(item, index)
 
     def flush(self) -> Sequence[Parcel[ItemT, Request, Reply, ResultT]]:
@@ -101,13 +113,7 @@ class Packer(Generic[ItemT, Request, Reply, ResultT]):
         if limit is not None and item.nbytes + ITEM_OVERHEAD > limit:
             raise MessageTooLargeError(item.nbytes + ITEM_OVERHEAD, limit, index)
 
-    def _refuse(
-        self, item: ItemT | None, error: Exception, index: int
-    ) -> Sequence[Parcel[ItemT, Request, Reply, ResultT]]:
-        status = refusal(error)
-        if status is None:
-            raise error
-        outcome = Outcome(self._family.failed(item, status), error)
+    def _settle(self, index: int, outcome: Outcome[ResultT]) -> Sequence[Parcel[ItemT, Request, Reply, ResultT]]:
         return [*self.flush(), Parcel(self._family, index, settled=outcome)]
 
     def _add(self, item: ItemT, index: int) -> Sequence[Parcel[ItemT, Request, Reply, ResultT]]:

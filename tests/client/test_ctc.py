@@ -103,7 +103,7 @@ def test_scores_of_float64_are_float64(client: Any, star_score: Any) -> None:
     paths, scores = client.forced_align(log_probs, targets, star_score=star_score)
     assert scores.dtype == np.float64
     for t, label in enumerate(paths[0].tolist()):
-        star = log_probs[0, t, 1:].max() if star_score == "max" else star_score
+        star = log_probs[0, t, 1:].max() if star_score == "max" else np.float32(star_score)
         assert scores[0, t] == (star if label == STAR else log_probs[0, t, label])
     assert STAR in paths[0]
 
@@ -146,6 +146,30 @@ def test_drop_in_lists_every_bad_item(client: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    ("shape", "code", "field", "words"),
+    [
+        ((6, 3), ItemCode.TARGET_OUT_OF_RANGE, "blank", "the blank, 3, is no column of a vocabulary of 3"),
+        ((6, 0), ItemCode.EMPTY, "frames", "1 targets, 6 frames, vocabulary of 0"),
+        ((0, 4), ItemCode.EMPTY, "frames", "1 targets, 0 frames, vocabulary of 4"),
+        ((0, 0), ItemCode.EMPTY, "frames", "1 targets, 0 frames, vocabulary of 0"),
+    ],
+)
+def test_an_item_that_no_request_can_hold(
+    client: Any, shape: tuple[int, int], code: ItemCode, field: str, words: str
+) -> None:
+    good = emissions(1, 6, 4)[0]
+    found = list(client.align_ctc([good, np.zeros(shape, np.float32), good], [[1]] * 3, blank=3, on_error="return"))
+    assert [one.status.ok for one in found] == [True, False, True]
+    assert found[1].status[:2] == (code, field)
+    assert words in found[1].status.message
+
+
+def test_scores_below_float32_are_minus_infinity(client: Any) -> None:
+    (found,) = client.align_ctc([emissions(1, 1, 4)[0]], [[STAR]], star_score=-1e39, on_error="return")
+    assert found.status.code is ItemCode.NO_FINITE_PATH
+
+
+@pytest.mark.parametrize(
     ("arguments", "options", "field"),
     [
         (([[1]], [6, 6]), {}, "input_lengths"),
@@ -158,6 +182,7 @@ def test_drop_in_lists_every_bad_item(client: Any) -> None:
         (([[1]],), {"blank": 0.5}, "blank"),
         (([[1]],), {"star_score": math.nan}, "star_score"),
         (([[1]],), {"star_score": math.inf}, "star_score"),
+        (([[1]],), {"star_score": 1e39}, "star_score"),
         (([[1]],), {"star_score": "min"}, "star_score"),
     ],
 )

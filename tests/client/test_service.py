@@ -11,6 +11,7 @@ import grpc
 import numpy as np
 import numpy.typing as npt
 import pytest
+from google.rpc import error_details_pb2
 
 from alignd.wire import OK, MasReply, MasRequest
 from alignd_client import (
@@ -184,11 +185,21 @@ def test_a_deadline_that_passed_in_the_queue_is_not_tried_again(connect: Any, se
     assert len(server.seen[RPC]) == 1
 
 
-def test_a_refused_request_names_field_and_reason(connect: Any) -> None:
-    with pytest.raises(InvalidRequestError, match="blank") as caught:
-        list(connect().align_ctc([np.zeros((6, 3), np.float32)], [[1]], blank=7))
-    assert caught.value.field == "blank"
+def test_a_refused_request_names_field_and_reason(connect: Any, server: FakeServer) -> None:
+    violation = error_details_pb2.BadRequest.FieldViolation(field="tokens", description="7 is odd")
+    detail = error_details_pb2.BadRequest(field_violations=[violation])
+    server.faults[RPC].append(refuse(grpc.StatusCode.INVALID_ARGUMENT, "bad", detail))
+    with pytest.raises(InvalidRequestError, match="tokens") as caught:
+        list(connect().align_mas([VALUE]))
+    assert caught.value.field == "tokens"
     assert "7" in caught.value.reason
+    assert len(server.seen[RPC]) == 1
+
+
+def test_a_call_that_the_server_ended_is_tried_again(connect: Any, server: FakeServer) -> None:
+    server.faults[RPC].append(refuse(grpc.StatusCode.CANCELLED, "going away"))
+    assert next(connect().align_mas([VALUE])).status.ok
+    assert len(server.seen[RPC]) == 2
 
 
 @pytest.mark.parametrize(
@@ -196,7 +207,6 @@ def test_a_refused_request_names_field_and_reason(connect: Any) -> None:
     [
         (grpc.StatusCode.INTERNAL, "a defect.*INTERNAL"),
         (grpc.StatusCode.UNIMPLEMENTED, "a defect.*UNIMPLEMENTED"),
-        (grpc.StatusCode.CANCELLED, "a defect.*CANCELLED"),
         (grpc.StatusCode.UNKNOWN, "a defect.*UNKNOWN"),
         (grpc.StatusCode.PERMISSION_DENIED, "a defect.*PERMISSION_DENIED"),
     ],

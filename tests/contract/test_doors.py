@@ -152,6 +152,33 @@ SCENARIOS: dict[str, Callable[[Any], Any]] = {
     "ctc with blank 8": lambda client: client.align_ctc(
         *[part[:4] for part in emissions()], blank=8, on_error="return"
     ),
+    "mas with sizes of nothing": lambda client: client.align_mas(
+        [np.zeros(shape, np.float32) for shape in ((2, 4), (0, 0), (0, 3 << 20), (3 << 20, 0), (2, 4))],
+        on_error="return",
+    ),
+    "ctc with vocabularies without the blank": lambda client: client.align_ctc(
+        [np.zeros(shape, np.float32) for shape in ((6, 12), (6, 3), (6, 12), (6, 9), (6, 10))],
+        [[1]] * 5,
+        blank=9,
+        on_error="return",
+    ),
+    "ctc with sizes of nothing": lambda client: client.align_ctc(
+        [np.zeros(shape, np.float32) for shape in ((6, 4), (0, 0), (6, 0), (0, 4), (6, 4), (6, 4))],
+        [[1]] * 4 + [[], [1]],
+        on_error="return",
+    ),
+    "ctc with a wildcard's score over float32": lambda client: client.align_ctc(*emissions(2), star_score=1e39),
+    "ctc with a wildcard's score below float32": lambda client: client.align_ctc(
+        [np.zeros((1, 3), np.float32)], [[STAR]], star_score=-1e39, on_error="return"
+    ),
+    "ctc with a wildcard's score that is NaN": lambda client: client.align_ctc(*emissions(2), star_score=np.nan),
+    "ctc with a wildcard's score between float32s": lambda client: client.align_ctc(
+        [emissions(1)[0][0].astype(np.float64)], [[3, STAR, 4]], star_score=-0.1
+    ),
+    "forced_align with a blank outside": lambda client: client.forced_align(
+        np.zeros((1, 6, 3), np.float32), [[1]], blank=9
+    ),
+    "forced_align without a vocabulary": lambda client: client.forced_align(np.zeros((1, 6, 0), np.float32), [[1]]),
     "maximum_path": padded,
     "maximum_path with bad items": padded_with_bad_items,
     "a mask with a hole": masked(2, 3, 5, hole=True),
@@ -188,6 +215,10 @@ BAD = {
     "a mask with a hole": (InvalidRequestError, "item 0"),
     "a mask of four dimensions": (InvalidRequestError, "squeeze"),
     "a mask of another shape": (InvalidRequestError, r"\[2, 5, 3\]"),
+    "ctc with a wildcard's score over float32": (InvalidRequestError, "star_score: 1e\\+39"),
+    "ctc with a wildcard's score that is NaN": (InvalidRequestError, "star_score: nan"),
+    "forced_align with a blank outside": (InvalidRequestError, "blank: 9 is no column of a vocabulary of 3"),
+    "forced_align without a vocabulary": (InvalidRequestError, "blank: 0 is no column of a vocabulary of 0"),
     "audio that is none": (InvalidItemError, "not a WAV, FLAC, OGG or MP3"),
     "audio that is empty": (InvalidItemError, "empty"),
     "audio that is truncated": (InvalidItemError, "truncated"),

@@ -82,6 +82,19 @@ def ctc_replies(draw: st.DrawFn) -> wire.CtcReply:
     return wire.CtcReply(tuple(given), int32s(draw, 3), int32s(draw, 2), frame_scores, values, draw(timings))
 
 
+def ctc_of(**more: Any) -> wire.CtcRequest:
+    """One item of one frame, two columns and one label, but for `more`."""
+    one = np.ones(1, np.int64)
+    vocabulary: int = more.pop("vocabulary_size", 2)
+    log_probs, targets = np.zeros(vocabulary, "f4"), np.ones(1, np.int32)
+    return wire.CtcRequest(log_probs, wire.DataType.FLOAT32, one, vocabulary, targets, one, **more)
+
+
+def mas_of(tokens: int, frames: int) -> wire.MasRequest:
+    lengths = (np.array([length], np.int64) for length in (tokens, frames))
+    return wire.MasRequest(np.zeros(tokens * frames, "f4"), wire.DataType.FLOAT32, *lengths)
+
+
 symbols = st.builds(wire.AlignedSymbol, words, scores, scores, scores, st.none() | scores)
 REQUESTS: dict[str, tuple[Any, Any]] = {
     "mas": (wire.MAXIMUM_PATH, mas_requests()),
@@ -270,6 +283,27 @@ def test_fields_of_a_newer_client_are_passed_over() -> None:
     request = wire.MasRequest(np.zeros(1, "f4"), wire.DataType.FLOAT32, np.ones(1, int), np.ones(1, int))
     unknown = b"\xfa\x01\x03abc"  # field 31, three bytes
     assert_same(wire.MAXIMUM_PATH.decode_request(wire.MAXIMUM_PATH.encode_request(request) + unknown), request)
+
+
+@pytest.mark.parametrize(
+    ("rpc", "request_", "field"),
+    [
+        (wire.FORCED_ALIGN, ctc_of(blank=2), "blank"),
+        (wire.FORCED_ALIGN, ctc_of(blank=-1), "blank"),
+        (wire.FORCED_ALIGN, ctc_of(vocabulary_size=0), "vocabulary_size"),
+        (wire.FORCED_ALIGN, ctc_of(star_score=float("nan")), "star_score"),
+        (wire.FORCED_ALIGN, ctc_of(star_score=1e39), "star_score"),
+        (wire.MAXIMUM_PATH, mas_of(tokens=0, frames=3 << 20), "frames"),
+        (wire.MAXIMUM_PATH, mas_of(tokens=3 << 20, frames=0), "tokens"),
+    ],
+)
+def test_both_doors_refuse_the_same(rpc: Any, request_: Any, field: str) -> None:
+    """What is handed to an engine as it is, is refused as what comes as a message is."""
+    with pytest.raises(wire.MalformedRequestError) as direct:
+        rpc.check_request(request_)
+    with pytest.raises(wire.MalformedRequestError) as decoded:
+        rpc.decode_request(rpc.encode_request(request_))
+    assert direct.value.violations[0][0] == decoded.value.violations[0][0] == field
 
 
 def test_star_max_said_to_be_false_is_the_default() -> None:

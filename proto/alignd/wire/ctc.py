@@ -24,6 +24,8 @@ from alignd.wire.rpc import (
 STAR: Final = -1
 """The wildcard target: an ordinary label of at least one frame that matches anything."""
 
+FLOAT32_MAX: Final = float(np.finfo(np.float32).max)
+
 
 @dataclass(frozen=True, slots=True)
 class CtcRequest:
@@ -92,10 +94,23 @@ def _encode_request(request: CtcRequest) -> bytes:
 def _star_score(message: pb.ForcedAlignRequest) -> float | None:
     if message.WhichOneof("star") == "star_max":
         return None if message.star_max else 0.0
-    # Not NaN, which is the kernels' word for the largest non-blank log-prob.
-    if not message.star_score < float("inf"):
-        raise MalformedRequestError(("star_score", f"{message.star_score} is no log-prob"))
     return message.star_score
+
+
+def _check_columns(vocabulary_size: int, blank: int) -> None:
+    if vocabulary_size < 1:
+        raise MalformedRequestError(
+            ("vocabulary_size", f"{vocabulary_size}; there must be at least one column, the blank")
+        )
+    if not 0 <= blank < vocabulary_size:
+        raise MalformedRequestError(("blank", f"{blank} is no column of a vocabulary of {vocabulary_size}"))
+
+
+def _check_request(request: CtcRequest) -> None:
+    _check_columns(request.vocabulary_size, request.blank)
+    # NaN is the kernels' word for the largest non-blank log-prob, and a score travels in float32.
+    if request.star_score is not None and not request.star_score <= FLOAT32_MAX:
+        raise MalformedRequestError(("star_score", f"{request.star_score} is no log-prob in float32"))
 
 
 def _decode_request(data: bytes, max_items: int | None = None) -> CtcRequest:
@@ -104,14 +119,13 @@ def _decode_request(data: bytes, max_items: int | None = None) -> CtcRequest:
     target_lengths = lengths(message.target_lengths, "target_lengths", len(frames))
     data_type = DataType.from_wire(message.data_type)
     V = message.vocabulary_size
-    if V < 1:
-        raise MalformedRequestError(("vocabulary_size", f"{V}; there must be at least one column, the blank"))
-    if not 0 <= message.blank < V:
-        raise MalformedRequestError(("blank", f"{message.blank} is no column of a vocabulary of {V}"))
+    _check_columns(V, message.blank)  # before the payload, whose size follows from it
     count = total("frames", frames, V)
     log_probs = from_bytes(message.log_probs, data_type.storage, count, "log_probs")
     targets = from_bytes(message.targets, np.int32, total("target_lengths", target_lengths), "targets")
-    return CtcRequest(log_probs, data_type, frames, V, targets, target_lengths, message.blank, _star_score(message))
+    request = CtcRequest(log_probs, data_type, frames, V, targets, target_lengths, message.blank, _star_score(message))
+    _check_request(request)
+    return request
 
 
 def _encode_reply(reply: CtcReply) -> bytes:
@@ -139,5 +153,5 @@ def _decode_reply(data: bytes) -> CtcReply:
 
 
 FORCED_ALIGN: Rpc[CtcRequest, CtcReply] = Rpc(
-    "ForcedAlign", _encode_request, _decode_request, _encode_reply, _decode_reply
+    "ForcedAlign", _encode_request, _decode_request, _encode_reply, _decode_reply, _check_request
 )

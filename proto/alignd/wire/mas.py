@@ -83,12 +83,14 @@ def _decode_request(data: bytes, max_items: int | None = None) -> MasRequest:
     data_type = DataType.from_wire(message.data_type)
     count = total("tokens", tokens, frames)
     values = from_bytes(message.values, data_type.storage, count, "values")
-    _check_empty_items(tokens, frames)
-    return MasRequest(values, data_type, tokens, frames, message.return_paths)
+    request = MasRequest(values, data_type, tokens, frames, message.return_paths)
+    _check_request(request)
+    return request
 
 
-def _check_empty_items(tokens: Int64Array, frames: Int64Array) -> None:
+def _check_request(request: MasRequest) -> None:
     """Raises `MalformedRequestError` for lengths that would make a large reply out of a few bytes."""
+    tokens, frames = request.tokens, request.frames
     empty = (tokens == 0) | (frames == 0)
     for field_name, values in (("tokens", tokens), ("frames", frames)):
         unbacked = values[empty].astype(np.float64).sum()  # exact where it matters, and does not overflow
@@ -121,5 +123,5 @@ def _decode_reply(data: bytes) -> MasReply:
 
 
 MAXIMUM_PATH: Rpc[MasRequest, MasReply] = Rpc(
-    "MaximumPath", _encode_request, _decode_request, _encode_reply, _decode_reply
+    "MaximumPath", _encode_request, _decode_request, _encode_reply, _decode_reply, _check_request
 )

@@ -76,6 +76,9 @@ class MalformedRequestError(ValueError):
         super().__init__("; ".join(f"{field}: {what}" if field else what for field, what in violations))
 
 
+def _nothing_to_check(request: object) -> None: ...
+
+
 class DecodeRequest(Protocol[Request_co]):
     """A request out of a message."""
 
@@ -88,7 +91,9 @@ class DecodeRequest(Protocol[Request_co]):
 class Rpc(Generic[Request, Reply]):
     """One unary RPC: its name, and its codec for either end.
 
-    `decode_request` raises `MalformedRequestError`; `decode_reply` raises `ValueError` for a reply that is no message.
+    `decode_request` and `check_request` raise `MalformedRequestError`; `decode_reply` raises `ValueError` for a reply
+    that is no message. `check_request` is what decoding refuses in a request that is consistent with itself: whoever
+    hands one on without encoding it asks there, so that every door refuses the same.
     """
 
     name: str
@@ -96,6 +101,7 @@ class Rpc(Generic[Request, Reply]):
     decode_request: DecodeRequest[Request]
     encode_reply: Callable[[Reply], bytes]
     decode_reply: Callable[[bytes], Reply]
+    check_request: Callable[[Request], None] = _nothing_to_check
 
     @property
     def path(self) -> str:
