@@ -42,6 +42,6 @@ def warm_up(dtypes: Iterable[DType] = tuple(DType)) -> None:
 
 
 def compile_seconds() -> float:
-    """Seconds that this process has spent compiling CPU kernels; loading from the cache does not count."""
-    cache = sys.modules.get("alignd_kernels.compile_cache")
-    return cache.compile_seconds() if cache else 0.0
+    """Seconds that this process has spent compiling kernels, on a GPU loading them included."""
+    backends = (sys.modules.get(f"alignd_kernels.{name}") for name in ("compile_cache", "gpu_common"))
+    return sum((backend.compile_seconds() for backend in backends if backend), 0.0)

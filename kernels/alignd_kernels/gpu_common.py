@@ -106,7 +106,13 @@ class Stopwatch:
         return self._wall[1] - self._wall[0]
 
 
-_compiled: set[tuple[Any, ...]] = set()
+_compiled: dict[tuple[Any, ...], float] = {}
+"""Seconds that each variant of a kernel took to compile, or to load from Triton's cache."""
+
+
+def compile_seconds() -> float:
+    """Seconds that this process has spent on compiling GPU kernels."""
+    return sum(_compiled.values())
 
 
 def launcher(
@@ -117,8 +123,9 @@ def launcher(
     options = {**constants, **LAUNCH_OPTIONS}
     variant = (kernel, device, *(arg.dtype for arg in args if isinstance(arg, torch.Tensor)), *constants.values())
     if device.type == "cuda" and variant not in _compiled:
+        begin = time.perf_counter()
         kernel.warmup(*args, grid=(items,), **options)
-        _compiled.add(variant)
+        _compiled[variant] = time.perf_counter() - begin
 
     def launch() -> None:
         kernel[(items,)](*args, **options)
