@@ -210,10 +210,14 @@ class ForcedAlignJob:
     ) -> None:
         self.family = CtcFamily(blank, star_score)
         self._array, self._data_type = scores(log_probs, "log_probs", "B, frames, vocabulary")
-        self._targets = to_int32(integers(targets, "targets", "B, labels"))
+        given = integers(targets, "targets", "B, labels")
+        self._targets = to_int32(given)
         B, T, V = self._array.shape
         if self.family.blank >= V:
             raise InvalidRequestError("blank", f"{self.family.blank} is no column of a vocabulary of {V}")
+        if self.family.blank > np.iinfo(given.dtype).max:
+            reason = f"{self.family.blank} does not fit {given.dtype}, the dtype of targets and so of the paths"
+            raise InvalidRequestError("blank", reason)
         if len(self._targets) != B:
             raise InvalidRequestError("targets", f"{len(self._targets)} rows for the {B} items of log_probs")
         self._frames = _lengths(input_lengths, "input_lengths", B, T)

@@ -108,6 +108,20 @@ def test_scores_of_float64_are_float64(client: Any, star_score: Any) -> None:
     assert STAR in paths[0]
 
 
+@pytest.mark.parametrize("make", [np.array, torch.tensor])
+def test_a_blank_that_the_paths_cannot_hold(client: Any, make: Any) -> None:
+    log_probs = emissions(1, 6, 300)
+    targets = make([[1, 2]])
+    for narrow in ("uint8", "int8"):
+        typed = targets.to(getattr(torch, narrow)) if make is torch.tensor else targets.astype(narrow)
+        with pytest.raises(InvalidRequestError, match=f"blank: 299 does not fit {narrow}"):
+            client.forced_align(log_probs, typed, blank=299)
+    typed = targets.to(torch.int16) if make is torch.tensor else targets.astype(np.uint16)
+    paths, _ = client.forced_align(log_probs, typed, blank=299)
+    assert paths.dtype == typed.dtype
+    assert 299 in paths
+
+
 def test_blank_pads_the_drop_ins_paths(client: Any) -> None:
     paths, _ = client.forced_align(emissions(1, 6, 4), [[0, 1]], [4], blank=3)
     assert paths[0, 4:].tolist() == [3, 3]

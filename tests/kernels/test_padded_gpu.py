@@ -34,6 +34,9 @@ for dtype, star, score in ((torch.float64, "max", np.nan), (torch.float64, -0.7,
         assert one.dtype == other.dtype and torch.equal(one, other), (one, other)
 message = raised(lambda: forced_align_on_gpu(log_probs, targets, None, None, 0, 0.0, True))
 assert "item 2: target 9 is out of range" in message, message
+narrow = torch.ones(1, 1, dtype=torch.uint8)
+message = raised(lambda: forced_align_on_gpu(torch.zeros(1, 6, 300), narrow, None, None, 299, 0.0, True))
+assert "blank is 299, which the targets' dtype torch.uint8" in message, message
 message = raised(lambda: forced_align_on_gpu(log_probs, targets, torch.tensor([9, 10, 9]), None, 0, 0.0, True))
 assert "input_lengths[1] is 10" in message, message
 *_, statuses = forced_align_on_gpu(log_probs, targets, None, None, 0, 0.0, False)

@@ -259,6 +259,18 @@ def test_blank_outside_the_vocabulary(blank: int) -> None:
         ak.forced_align(np.zeros((1, 4, 5), np.float32), np.array([[1]]), blank=blank)
 
 
+@pytest.mark.parametrize("make", [np.array, torch.tensor])
+def test_a_blank_that_the_paths_cannot_hold(make: Any) -> None:
+    log_probs = make(np.zeros((1, 6, 300), np.float32))
+    log_probs[..., 299] = 1
+    for narrow in ("uint8", "int8"):
+        targets = make(np.array([[1, 2]], narrow))
+        with pytest.raises(ValueError, match=f"blank is 299, which the targets' dtype {narrow}"):
+            ak.forced_align(log_probs, targets, blank=299)
+    paths, _ = ak.forced_align(log_probs, make(np.array([[1, 2]], np.int16)), blank=299)
+    assert 299 in paths
+
+
 def test_lengths_are_checked() -> None:
     log_probs, targets = np.zeros((2, 4, 5), np.float32), np.array([[1, 2], [3, 4]])
     with pytest.raises(ValueError, match=r"input_lengths\[1\] is 5; it must be from 0 to 4"):

@@ -8,6 +8,7 @@ import torch
 from alignd_kernels import arrays
 from alignd_kernels.ctc import gpu, reason
 from alignd_kernels.ctc.batch import STAR
+from alignd_kernels.ctc.padded import check_blank_fits
 from alignd_kernels.status import InvalidItemsError, Status
 
 
@@ -28,6 +29,7 @@ def forced_align_on_gpu(
     arrays.same_device([log_probs, targets], ["log_probs", "targets"])
     if targets.is_floating_point() or targets.dtype == torch.bool:
         raise TypeError(f"targets must be integers, not {targets.dtype}")
+    check_blank_fits(blank, torch.iinfo(targets.dtype).max, targets.dtype)
     B, T, V = log_probs.shape
     device = log_probs.device
     frames = _lengths(input_lengths, "input_lengths", B, T, device)

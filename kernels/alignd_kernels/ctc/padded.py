@@ -48,7 +48,8 @@ def forced_align(
     Raises:
         InvalidItemsError: listing every item that has no path: empty, a target that is blank, out of range or a second
             wildcard in a row, too few frames, NaN or +inf in a log-prob that a path can visit, no path of finite score.
-        ValueError: for wrong shapes, lengths or blank.
+        ValueError: for wrong shapes, lengths or blank; and for a blank that the targets' dtype, which is the paths' too,
+            cannot hold.
         TypeError: for dtypes that do not fit.
     """
     B, T, V, L = _check_shapes(log_probs, targets, blank)
@@ -67,6 +68,7 @@ def forced_align(
     if labels.dtype.kind not in "iu":
         raise TypeError(f"targets must be integers, not {labels.dtype}")
     limits = np.iinfo(labels.dtype)
+    check_blank_fits(blank, limits.max, labels.dtype)
     batch = CtcBatch(
         storage.reshape(-1),
         dtype,
@@ -105,6 +107,12 @@ def raise_if_failed(statuses: list[int], batch: CtcBatch) -> None:
             frames, vocabulary = int(batch.frames[index]), int(batch.vocabulary[index])
             reasons[index] = reason(status, frames, targets, vocabulary, int(batch.blanks[index]))
         raise InvalidItemsError(bad, reasons)
+
+
+def check_blank_fits(blank: int, largest: int, dtype: object) -> None:
+    """Raises `ValueError` for a blank that paths, which are of the targets' dtype, cannot hold."""
+    if blank > largest:
+        raise ValueError(f"blank is {blank}, which the targets' dtype {dtype}, and so the paths', cannot hold")
 
 
 def _check_shapes(log_probs: Any, targets: Any, blank: int) -> tuple[int, int, int, int]:
