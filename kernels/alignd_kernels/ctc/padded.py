@@ -48,7 +48,7 @@ def forced_align(
     Raises:
         InvalidItemsError: listing every item that has no path: empty, a target that is blank, out of range or a second
             wildcard in a row, too few frames, NaN or +inf in a log-prob that a path can visit, no path of finite score.
-        ValueError: for wrong shapes, lengths or blank; and for a blank that the targets' dtype, which is the paths' too,
+        ValueError: for wrong shapes, lengths or blank; and for a blank that the targets' dtype, and so the paths',
             cannot hold.
         TypeError: for dtypes that do not fit.
     """
