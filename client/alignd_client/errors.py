@@ -142,18 +142,27 @@ class DeadlineExceededError(AlignError, TimeoutError):
 
 
 class MessageTooLargeError(AlignError, ValueError):
-    """One item, or one message, is larger than the server takes.
+    """One item, or one message, is larger than the server takes or sends.
 
     Attributes:
-        size: bytes of the message.
-        limit: bytes that the server takes; None where it did not say.
+        size: bytes of the message; None where the server did not say of its reply.
+        limit: bytes that the server takes, or sends; None where it did not say.
         index: the item's place in what the caller gave; None if unknown.
+        reply: whether it is the server's reply that is too large for it, not the request.
     """
 
-    def __init__(self, size: int, limit: int | None, index: int | None = None) -> None:
+    def __init__(self, size: int | None, limit: int | None, index: int | None = None, *, reply: bool = False) -> None:
         self.size = size
         self.limit = limit
         self.index = index
+        self.reply = reply
+        if reply:
+            of = "" if size is None else f" of {size} bytes"
+            over = "" if limit is None else f", {limit}"
+            super().__init__(
+                f"the reply{of} is over the server's limit{over}: raise its --max-message-bytes, or send fewer items"
+            )
+            return
         where = "a message" if index is None else f"item {index} makes a message"
         most = "more than the server takes" if limit is None else f"the server takes at most {limit}"
         super().__init__(f"{where} of {size} bytes; {most}: raise its --max-message-bytes, or send float16")

@@ -24,6 +24,9 @@ _NOT_CONNECTED: Final = re.compile(
 _TOO_LARGE: Final = re.compile(r"larger than max|max.message.bytes", re.IGNORECASE)
 _LIMIT: Final = re.compile(r"\d+ vs\. (\d+)|over the limit of (\d+)")
 
+# This client sends and takes messages of any size: one that was "sent" is the server's reply.
+_REPLY_TOO_LARGE: Final = re.compile(r"sent message larger than max(?: \((\d+) vs\. (\d+)\))?", re.IGNORECASE)
+
 
 def error_of(failure: Any, target: str, size: int) -> AlignError:
     """What a failed call means.
@@ -45,6 +48,10 @@ def error_of(failure: Any, target: str, size: int) -> AlignError:
         return DeadlineExceededError(None, "" if "Deadline Exceeded" in details else details)
     if code == "RESOURCE_EXHAUSTED":
         retry_after = _retry_after(failure)
+        reply = _REPLY_TOO_LARGE.search(details)
+        if reply:
+            sent, most = (int(count) if count else None for count in reply.groups())
+            return MessageTooLargeError(sent, most, reply=True)
         if retry_after is None and _TOO_LARGE.search(details):
             limit = _LIMIT.search(details)
             return MessageTooLargeError(size, int(limit[1] or limit[2]) if limit else None)

@@ -39,6 +39,11 @@ ERRORS: list[tuple[AlignError, type[Exception], str]] = [
         "item 2 makes a message of 70 bytes; the server takes at most 50: raise its --max-message-bytes, or send "
         "float16",
     ),
+    (
+        MessageTooLargeError(70, 50, reply=True),
+        ValueError,
+        "the reply of 70 bytes is over the server's limit, 50: raise its --max-message-bytes, or send fewer items",
+    ),
     (ServerError("a defect", "INTERNAL"), AlignError, "a defect (INTERNAL)"),
     (ClientClosedError(), AlignError, "this client is closed"),
     (

@@ -274,6 +274,25 @@ def test_a_message_that_the_server_finds_too_large(connect: Any, server: FakeSer
     assert len(server.seen[RPC]) == 1
 
 
+@pytest.mark.parametrize(
+    ("words", "size", "limit"),
+    [
+        ("SERVER: Sent message larger than max (70 vs. 50)", 70, 50),
+        ("Sent message larger than max", None, None),
+    ],
+)
+def test_a_reply_that_the_server_finds_too_large(
+    connect: Any, server: FakeServer, words: str, size: int | None, limit: int | None
+) -> None:
+    server.faults[RPC].append(refuse(grpc.StatusCode.RESOURCE_EXHAUSTED, words))
+    with pytest.raises(
+        MessageTooLargeError, match=r"the reply .*over the server's limit.*--max-message-bytes"
+    ) as caught:
+        list(connect().align_mas([VALUE]))
+    assert (caught.value.size, caught.value.limit, caught.value.reply) == (size, limit, True)
+    assert len(server.seen[RPC]) == 1
+
+
 def one_by_one(server: FakeServer) -> None:
     """Makes every item a request of its own."""
     server.info = server_info(max_queue_items=1)
