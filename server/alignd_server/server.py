@@ -11,7 +11,7 @@ import grpc.aio
 import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from prometheus_client import start_http_server
+from prometheus_client import disable_created_metrics, start_http_server
 
 from alignd import wire
 from alignd_server import __version__
@@ -57,6 +57,7 @@ class Server:
         # An address that is taken is told at once, not after the kernels are compiled.
         for address in filter(None, (settings.listen, settings.metrics_listen)):
             _check_free(address)
+        disable_created_metrics()  # a second sample beside every counter and histogram, which nobody asks for
         metrics = Metrics()
         engine = await self._start_engine(metrics)
         if engine is None:

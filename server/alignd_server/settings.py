@@ -15,7 +15,8 @@ PositiveSeconds = Annotated[float, Field(gt=0)]
 
 
 class Settings(BaseSettings):
-    """The alignd server: batched alignment over gRPC."""
+    """The alignd server: batched alignment over gRPC. Each flag is also a variable: --max-queue-items is
+    ALIGND_MAX_QUEUE_ITEMS; flags win. --version prints the version."""
 
     model_config = SettingsConfigDict(
         env_prefix="ALIGND_",
