@@ -57,7 +57,8 @@ class Server:
         # An address that is taken is told at once, not after the kernels are compiled.
         for address in filter(None, (settings.listen, settings.metrics_listen)):
             _check_free(address)
-        disable_created_metrics()  # a second sample beside every counter and histogram, which nobody asks for
+        # Else every counter and histogram has a second sample, which nobody asks for.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         metrics = Metrics()
         engine = await self._start_engine(metrics)
         if engine is None:

@@ -5,6 +5,7 @@ import math
 import shutil
 import subprocess
 import time
+import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -47,7 +48,9 @@ def prometheus(server: ServerProcess, tmp_path_factory: pytest.TempPathFactory) 
     with log.open("wb") as stderr:
         process = subprocess.Popen([*command, "--web.listen-address=127.0.0.1:0"], cwd=folder, stderr=stderr)
     try:
-        yield f"http://{wait_for(lambda: listening_address(log), 'Prometheus to listen')}"
+        url = f"http://{wait_for(lambda: listening_address(log), 'Prometheus to listen')}"
+        wait_for(lambda: ready(url), "Prometheus to be ready")  # it listens before that, and answers 503
+        yield url
     finally:
         process.kill()
         process.wait()
@@ -58,6 +61,14 @@ def listening_address(log: Path) -> str | None:
         if '"Listening on"' in line:
             return str(json.loads(line)["address"])
     return None
+
+
+def ready(url: str) -> bool | None:
+    try:
+        with urllib.request.urlopen(f"{url}/-/ready", timeout=10):
+            return True
+    except urllib.error.URLError:
+        return None
 
 
 def wait_for(attempt: Callable[[], Any], what: str) -> Any:
