@@ -15,7 +15,7 @@ pytest.importorskip("triton")
 
 SCRIPT = """
 import numpy as np, torch, alignd_kernels as ak
-from kernels.test_padded_gpu import alignments, lattices, raised
+from kernels.test_gpu_padded import alignments, lattices, raised
 from alignd_kernels.mas.gpu_padded import maximum_path_on_gpu
 from alignd_kernels.ctc.gpu_padded import forced_align_on_gpu
 
