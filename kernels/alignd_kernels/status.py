@@ -20,6 +20,8 @@ class Status(enum.IntEnum):
     AUDIO_SILENT = 12
     TEXT_UNSUPPORTED = 13
     AUDIO_TOO_LONG = 14
+    MALFORMED = 15
+    TOO_LARGE = 16
 
 
 class InvalidItemsError(ValueError):

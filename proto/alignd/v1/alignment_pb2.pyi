@@ -31,6 +31,8 @@ class ItemCode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ITEM_CODE_AUDIO_SILENT: _ClassVar[ItemCode]
     ITEM_CODE_TEXT_UNSUPPORTED: _ClassVar[ItemCode]
     ITEM_CODE_AUDIO_TOO_LONG: _ClassVar[ItemCode]
+    ITEM_CODE_MALFORMED: _ClassVar[ItemCode]
+    ITEM_CODE_TOO_LARGE: _ClassVar[ItemCode]
 DATA_TYPE_UNSPECIFIED: DataType
 DATA_TYPE_FLOAT16: DataType
 DATA_TYPE_BFLOAT16: DataType
@@ -51,6 +53,8 @@ ITEM_CODE_AUDIO_UNREADABLE: ItemCode
 ITEM_CODE_AUDIO_SILENT: ItemCode
 ITEM_CODE_TEXT_UNSUPPORTED: ItemCode
 ITEM_CODE_AUDIO_TOO_LONG: ItemCode
+ITEM_CODE_MALFORMED: ItemCode
+ITEM_CODE_TOO_LARGE: ItemCode
 
 class ItemStatus(_message.Message):
     __slots__ = ("code", "field", "message")

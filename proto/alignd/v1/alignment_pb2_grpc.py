@@ -10,7 +10,8 @@ class AlignmentServiceStub(object):
 
     A request carries a ragged batch: the lengths of each item and one bytes field that holds the items' values, row-major,
     end to end, little-endian, in the data type that an enum names. A reply holds one ItemStatus per item, in order; an item
-    that failed has its outputs filled with zeros, so that every offset follows from the request's lengths alone.
+    that failed has its arrays filled with zeros, so that every offset follows from the request's lengths alone, and NaN for
+    its score.
 
     A malformed request is INVALID_ARGUMENT with google.rpc.BadRequest; overload is RESOURCE_EXHAUSTED with
     google.rpc.RetryInfo; a device that is lost is UNAVAILABLE. All alignments are pure functions and safe to retry.
@@ -52,7 +53,8 @@ class AlignmentServiceServicer(object):
 
     A request carries a ragged batch: the lengths of each item and one bytes field that holds the items' values, row-major,
     end to end, little-endian, in the data type that an enum names. A reply holds one ItemStatus per item, in order; an item
-    that failed has its outputs filled with zeros, so that every offset follows from the request's lengths alone.
+    that failed has its arrays filled with zeros, so that every offset follows from the request's lengths alone, and NaN for
+    its score.
 
     A malformed request is INVALID_ARGUMENT with google.rpc.BadRequest; overload is RESOURCE_EXHAUSTED with
     google.rpc.RetryInfo; a device that is lost is UNAVAILABLE. All alignments are pure functions and safe to retry.
@@ -124,7 +126,8 @@ class AlignmentService(object):
 
     A request carries a ragged batch: the lengths of each item and one bytes field that holds the items' values, row-major,
     end to end, little-endian, in the data type that an enum names. A reply holds one ItemStatus per item, in order; an item
-    that failed has its outputs filled with zeros, so that every offset follows from the request's lengths alone.
+    that failed has its arrays filled with zeros, so that every offset follows from the request's lengths alone, and NaN for
+    its score.
 
     A malformed request is INVALID_ARGUMENT with google.rpc.BadRequest; overload is RESOURCE_EXHAUSTED with
     google.rpc.RetryInfo; a device that is lost is UNAVAILABLE. All alignments are pure functions and safe to retry.
