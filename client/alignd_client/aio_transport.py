@@ -16,7 +16,7 @@ from alignd_client.channel import (
 )
 from alignd_client.errors import AlignError, ClientClosedError, ForkError
 from alignd_client.faults import error_of
-from alignd_client.retry import Attempts, RetryPolicy, answered
+from alignd_client.retry import Attempts, Remaining, RetryPolicy, answered
 from alignd_client.transport import decode
 
 Request = TypeVar("Request")
@@ -48,7 +48,7 @@ def _import_aio() -> Any:
 class AsyncCall(Protocol[Reply_co]):
     """One request, attempted once or more."""
 
-    async def attempt(self, timeout: float | None) -> Reply_co:
+    async def attempt(self, remaining: Remaining) -> Reply_co:
         """Raises `AlignError`."""
         ...
 
@@ -71,7 +71,7 @@ async def run(transport: AsyncTransport, call: AsyncCall[Reply], policy: RetryPo
     attempts = Attempts(policy, timeout)
     while True:
         try:
-            reply = await call.attempt(attempts.remaining())
+            reply = await call.attempt(attempts.remaining)
         except AlignError as error:
             transport.reached = transport.reached or answered(error)
             delay = attempts.delay_after(error, reached=transport.reached)
@@ -129,18 +129,20 @@ class AsyncGrpcCall(Generic[Request, Reply]):
     def __init__(self, transport: AsyncGrpcTransport, rpc: Rpc[Request, Reply], request: Request) -> None:
         self._transport = transport
         self._rpc = rpc
-        self._request = request
+        self._request: Request | None = request
         self._data: bytes | None = None
 
-    async def attempt(self, timeout: float | None) -> Reply:
+    async def attempt(self, remaining: Remaining) -> Reply:
         grpc = import_grpc()
         if self._data is None:
+            assert self._request is not None
             # In a thread: copying tens of megabytes is no work for an event loop.
             self._data = await asyncio.to_thread(self._rpc.encode_request, self._request)
+            self._request = None  # all attempts send the same bytes
         metadata = ((BYTES_METADATA, str(len(self._data))),)
         method = self._transport.channel().unary_unary(self._rpc.path)
         try:
-            reply = await method(self._data, timeout=timeout, metadata=metadata)
+            reply = await method(self._data, timeout=remaining(), metadata=metadata)
         except grpc.RpcError as failure:
             raise error_of(failure, self._transport.target, len(self._data)) from None
         return decode(self._rpc, reply)

@@ -20,6 +20,7 @@ from alignd_client.errors import (
     invalid_request,
 )
 from alignd_client.per_process import PerProcess
+from alignd_client.retry import Remaining
 
 Request = TypeVar("Request")
 Reply = TypeVar("Reply")
@@ -126,7 +127,8 @@ class LocalCall(Generic[Request, Reply]):
         self._running: Future[Reply] | None = None
         self._cancelled = threading.Event()
 
-    def attempt(self, timeout: float | None) -> Reply:
+    def attempt(self, remaining: Remaining) -> Reply:
+        timeout = remaining()
         try:
             self._running = self._engine.submit(self._rpc, self._request, timeout)
             if self._cancelled.is_set():
@@ -179,7 +181,8 @@ class AsyncLocalCall(Generic[Request, Reply]):
         self._rpc = rpc
         self._request = request
 
-    async def attempt(self, timeout: float | None) -> Reply:
+    async def attempt(self, remaining: Remaining) -> Reply:
+        timeout = remaining()
         try:
             running = self._engine.submit(self._rpc, self._request, timeout)
             return await asyncio.wait_for(asyncio.wrap_future(running), timeout)

@@ -22,14 +22,16 @@ class Pipeline:
         self._options = options
         self._limits: PackingLimits | None = options.limits(transport.has_message_limit)
         self._closed = False
-        self._threads = PerProcess(
-            lambda: ThreadPoolExecutor(options.max_in_flight, thread_name_prefix="alignd-client")
-        )
+        self._threads = PerProcess(self._start_threads)
 
     def server_info(self) -> ServerInfo:
         self._check_open()
         call = self._transport.open(GET_SERVER_INFO, ServerInfoRequest())
-        return run(self._transport, call, self._options.retry, self._options.timeout)
+        try:
+            return run(self._transport, call, self._options.retry, self._options.timeout)
+        except CancelledError:
+            self._check_open()  # closing cancels
+            raise
 
     def health(self) -> str:
         self._check_open()
@@ -73,8 +75,17 @@ class Pipeline:
             return _Pending(parcel)
         self._check_open()
         call = self._transport.open(parcel.rpc, parcel.request())
-        future = self._threads.get().submit(run, self._transport, call, self._options.retry, self._options.timeout)
+        threads = self._threads.get()
+        try:
+            future = threads.submit(run, self._transport, call, self._options.retry, self._options.timeout)
+        except RuntimeError:  # shut down meanwhile
+            self._check_open()
+            raise
         return _Pending(parcel, call, future)
+
+    def _start_threads(self) -> ThreadPoolExecutor:
+        self._check_open()  # meanwhile, another thread may have closed what it would now leave behind
+        return ThreadPoolExecutor(self._options.max_in_flight, thread_name_prefix="alignd-client")
 
     def _wait(self, pending: "_Pending[ItemT, ResultT]") -> Sequence[Outcome[ResultT]]:
         try:

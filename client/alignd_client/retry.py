@@ -4,13 +4,17 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from alignd_client.errors import AlignError, DeadlineExceededError, ServerUnavailableError
+
+Remaining: TypeAlias = Callable[[], float | None]
+"""Seconds to the deadline, None without one: asked when they begin to count. Raises `DeadlineExceededError`."""
 
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """Exponential backoff with full jitter (delays are uniform between half and the whole of the backoff).
+    """Exponential backoff with equal jitter: delays are uniform between half and the whole of the backoff.
 
     Attributes:
         first_delay: seconds before the second attempt.

@@ -1,7 +1,9 @@
 """One request at a time over gRPC, for threads."""
 
 import threading
+from collections.abc import Iterator
 from concurrent.futures import CancelledError
+from contextlib import contextmanager
 from typing import Any, Generic, Protocol, TypeVar
 
 from alignd.wire import BYTES_METADATA, Rpc
@@ -17,7 +19,7 @@ from alignd_client.errors import AlignError, ClientClosedError, ServerError
 from alignd_client.faults import error_of
 from alignd_client.fork_gate import GATE
 from alignd_client.per_process import PerProcess
-from alignd_client.retry import Attempts, RetryPolicy, answered
+from alignd_client.retry import Attempts, Remaining, RetryPolicy, answered
 
 Request = TypeVar("Request")
 Reply = TypeVar("Reply")
@@ -27,7 +29,7 @@ Reply_co = TypeVar("Reply_co", covariant=True)
 class Call(Protocol[Reply_co]):
     """One request, attempted once or more."""
 
-    def attempt(self, timeout: float | None) -> Reply_co:
+    def attempt(self, remaining: Remaining) -> Reply_co:
         """Raises `AlignError`, or `CancelledError` once cancelled."""
         ...
 
@@ -59,7 +61,7 @@ def run(transport: Transport, call: Call[Reply], policy: RetryPolicy, timeout: f
     attempts = Attempts(policy, timeout)
     while True:
         try:
-            reply = call.attempt(attempts.remaining())
+            reply = call.attempt(attempts.remaining)
         except AlignError as error:
             transport.reached = transport.reached or answered(error)
             delay = attempts.delay_after(error, reached=transport.reached)
@@ -88,7 +90,7 @@ class GrpcTransport:
 
     def health(self, timeout: float | None) -> str:
         grpc = import_grpc()
-        with GATE.call():
+        with GATE.call(), self._closed_meanwhile():
             check = self._channel.get().unary_unary(HEALTH_PATH)
             try:
                 return decode_health(check(HEALTH_REQUEST, timeout=timeout))
@@ -104,7 +106,18 @@ class GrpcTransport:
     def start(self, path: str, data: bytes, timeout: float | None) -> Any:
         """The future of one attempt."""
         method = self._channel.get().unary_unary(path)
-        return method.future(data, timeout=timeout, metadata=((BYTES_METADATA, str(len(data))),))
+        with self._closed_meanwhile():
+            return method.future(data, timeout=timeout, metadata=((BYTES_METADATA, str(len(data))),))
+
+    @contextmanager
+    def _closed_meanwhile(self) -> Iterator[None]:
+        """Around what fails, be it with a bare ValueError of gRPC's, as another thread has closed the channel."""
+        try:
+            yield
+        except (ValueError, AlignError):
+            if self._closed:
+                raise ClientClosedError from None
+            raise
 
     def _open_channel(self) -> Any:
         if self._closed:  # meanwhile, by another thread
@@ -120,16 +133,18 @@ class GrpcCall(Generic[Request, Reply]):
     def __init__(self, transport: GrpcTransport, rpc: Rpc[Request, Reply], request: Request) -> None:
         self._transport = transport
         self._rpc = rpc
-        self._request = request
+        self._request: Request | None = request
         self._data: bytes | None = None
         self._running: Any = None
         self._cancelled = threading.Event()
 
-    def attempt(self, timeout: float | None) -> Reply:
+    def attempt(self, remaining: Remaining) -> Reply:
         if self._data is None:
+            assert self._request is not None
             self._data = self._rpc.encode_request(self._request)
+            self._request = None  # all attempts send the same bytes
         with GATE.call():
-            reply = self._exchange(self._data, timeout)
+            reply = self._exchange(self._data, remaining())
         return decode(self._rpc, reply)
 
     def _exchange(self, data: bytes, timeout: float | None) -> bytes:

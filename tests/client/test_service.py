@@ -5,6 +5,7 @@ import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -13,7 +14,7 @@ import numpy.typing as npt
 import pytest
 from google.rpc import error_details_pb2
 
-from alignd.wire import OK, MasReply, MasRequest
+from alignd.wire import MAXIMUM_PATH, OK, DataType, MasReply, MasRequest
 from alignd_client import (
     AlignClient,
     AlignError,
@@ -27,6 +28,8 @@ from alignd_client import (
     ServerUnavailableError,
 )
 from alignd_client.aio_pipeline import as_async
+from alignd_client.aio_transport import AsyncGrpcTransport
+from alignd_client.transport import GrpcTransport
 from support import reference_answers
 from support.fake_server import FakeServer, overloaded, refuse, sleep, unavailable
 from support.reference_answers import server_info
@@ -246,6 +249,7 @@ def test_an_item_larger_than_a_message(connect: Any, server: FakeServer, on_erro
     with pytest.raises(MessageTooLargeError, match=r"item 1 .*16\d{3} bytes.*10000.*--max-message-bytes") as caught:
         next(results)
     assert caught.value.limit == 10_000
+    assert caught.value.size is not None
     assert caught.value.size > 16_000
     assert all(seen.nbytes < 10_000 for seen in server.seen[RPC])
 
@@ -420,6 +424,77 @@ def test_closing_ends_what_is_in_flight(server: FakeServer) -> None:
     with pytest.raises(ClientClosedError):
         list(client.align_mas([VALUE]))
     assert until(lambda: server.cancelled == 1)
+
+
+def test_closing_ends_a_question(server: FakeServer) -> None:
+    server.faults["GetServerInfo"].append(server.hold)
+    client = AlignClient(server.target)
+    threading.Timer(0.3, client.close).start()
+    with pytest.raises(ClientClosedError):
+        client.server_info()
+
+
+def closing_first(client: AlignClient, method: Callable[..., Any]) -> Callable[..., Any]:
+    """What another thread's `close` does just before, or just after, the method is called."""
+
+    def closing(*arguments: Any) -> Any:
+        result = method(*arguments)
+        client.close()
+        return result
+
+    return closing
+
+
+@pytest.mark.parametrize("place", ["_transport.open", "_pipeline._threads.get", "_transport._channel.get"])
+def test_closed_by_another_thread_meanwhile(server: FakeServer, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    client = AlignClient(server.target)
+    client._pipeline.limits()
+    *path, name = place.split(".")
+    owner: Any = client
+    for part in path:
+        owner = getattr(owner, part)
+    with monkeypatch.context() as patched:
+        patched.setattr(owner, name, closing_first(client, getattr(owner, name)))
+        with pytest.raises(ClientClosedError):
+            list(client.align_mas([VALUE]))
+    assert client._pipeline._threads.peek() is None
+    assert not server.seen[RPC]
+
+
+def test_health_of_a_client_closed_meanwhile(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = AlignClient(server.target)
+    channel: Any = client._transport._channel  # type: ignore[attr-defined]
+    monkeypatch.setattr(channel, "get", closing_first(client, channel.get))
+    with pytest.raises(ClientClosedError):
+        client.health_status()
+
+
+def test_encoding_takes_from_the_time(server: FakeServer) -> None:
+    steps: list[str] = []
+
+    def encode(request: MasRequest) -> bytes:
+        steps.append("encode")
+        return MAXIMUM_PATH.encode_request(request)
+
+    def remaining() -> float:
+        steps.append("look at the clock")
+        return 20.0
+
+    rpc = replace(MAXIMUM_PATH, encode_request=encode)
+    request = MasRequest(np.zeros(2, "<f4"), DataType.FLOAT32, np.array([1]), np.array([2]))
+    threads = GrpcTransport(server.target)
+    assert threads.open(rpc, request).attempt(remaining).statuses == (OK,)
+    threads.close()
+
+    async def ask() -> MasReply:
+        transport = AsyncGrpcTransport(server.target)
+        try:
+            return await transport.open(rpc, request).attempt(remaining)
+        finally:
+            await transport.close()
+
+    assert asyncio.run(ask()).statuses == (OK,)
+    assert steps == ["encode", "look at the clock"] * 2
 
 
 def test_many_threads_share_a_client(server: FakeServer) -> None:
