@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
 from alignd.wire import ALIGN_AUDIO, AlignedSymbol, AudioReply, AudioRequest, ItemStatus, Rpc
-from alignd_client.errors import InvalidItemError
+from alignd_client.errors import AlignError, InvalidItemError
 from alignd_client.family import Outcome
 from alignd_client.results import AlignmentItem, AudioAlignment
 
@@ -32,6 +32,9 @@ class AudioItem:
     @property
     def cells(self) -> int:
         return 0  # known to the server alone
+
+    def unloaded(self) -> "AudioItem":
+        return AudioItem(b"", self.transcript)
 
 
 class AudioFamily:
@@ -92,4 +95,6 @@ def only(outcome: Outcome[AudioAlignment]) -> AudioAlignment:
     error = outcome.error
     if isinstance(error, InvalidItemError):
         raise InvalidItemError(None, error.code, error.field, error.reason)
+    if isinstance(error, TypeError | ValueError) and not isinstance(error, AlignError):
+        raise type(error)(str(error).removeprefix("item 0: "))
     return outcome.settle("raise")

@@ -5,11 +5,14 @@ A family is one module (`mas`, `ctc`, `audio`): an `RPC`'s worth of packing and 
 
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 
 from alignd.wire import ItemCode, ItemStatus, Rpc
 from alignd_client.errors import AlignError, InvalidItemError, InvalidItemsError, MessageTooLargeError
 from alignd_client.results import Result
+
+if TYPE_CHECKING:
+    from typing_extensions import Self  # of the standard library from Python 3.11 on
 
 OnError = Literal["raise", "return"]
 
@@ -30,6 +33,10 @@ class Item(Protocol):
     @property
     def cells(self) -> int:
         """Lattice cells that the server computes for it."""
+        ...
+
+    def unloaded(self) -> "Self":
+        """What unpacking a reply needs of it: not the payload, which is in the request by then."""
         ...
 
 
@@ -113,10 +120,11 @@ def collect(outcomes: Iterable[Outcome[ResultT]]) -> list[ResultT]:
 def refusal(error: Exception) -> ItemStatus | None:
     """The status of an item that this side refuses to send; None if the error is not about one item."""
     if isinstance(error, MessageTooLargeError):
-        return ItemStatus(ItemCode.OUT_OF_MEMORY, "", str(error))
-    if isinstance(error, OSError) and not isinstance(error, AlignError):
-        return ItemStatus(ItemCode.AUDIO_UNREADABLE, "audio", str(error))
-    return None
+        return ItemStatus(ItemCode.TOO_LARGE, "", str(error))
+    if isinstance(error, AlignError):
+        return None
+    code = ItemCode.AUDIO_UNREADABLE if isinstance(error, OSError) else ItemCode.MALFORMED
+    return ItemStatus(code, "audio" if isinstance(error, OSError) else "", str(error))
 
 
 def check_on_error(value: Any) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar
 
 from alignd.wire import Limits, MalformedRequestError, Rpc
-from alignd_client.errors import MessageTooLargeError, ServerError, invalid_request
+from alignd_client.errors import AlignError, MessageTooLargeError, ServerError, invalid_request
 from alignd_client.family import Family, ItemT, Outcome, ResultT, outcome_of, refusal
 
 Request = TypeVar("Request")
@@ -53,8 +53,12 @@ class Parcel(Generic[ItemT, Request, Reply, ResultT]):
         return self.family.rpc
 
     def request(self) -> Request:
-        """Raises `InvalidRequestError` for what no door takes: here, as an engine in this process would not see it."""
+        """The request, once: its payload is in no item afterwards, so that memory holds it once for each in flight.
+
+        Raises `InvalidRequestError` for what no door takes: here, as an engine in this process would not see it.
+        """
         request = self.family.pack(self.items)
+        self.items = [item.unloaded() for item in self.items]
         try:
             self.rpc.check_request(request)
         except MalformedRequestError as error:
@@ -85,7 +89,8 @@ class Packer(Generic[ItemT, Request, Reply, ResultT]):
     def push(self, raw: Any) -> Sequence[Parcel[ItemT, Request, Reply, ResultT]]:
         """Adds the caller's next item; returns the parcels that are complete.
 
-        Raises what `prepare` raises for arguments that are wrong, rather than one item that is bad.
+        What `prepare` raises becomes the item's outcome, since the next one may be good. Errors of this package, other
+        than an item's size, are raised: they are about more than the item.
         """
         index = self._count
         self._count += 1
@@ -93,11 +98,12 @@ class Packer(Generic[ItemT, Request, Reply, ResultT]):
         try:
             item = self._family.prepare(raw)
             self._check_size(item, index)
-        except (MessageTooLargeError, OSError) as error:
+        except (TypeError, ValueError, OSError) as error:
             status = refusal(error)
             if status is None:
                 raise
-            return self._settle(index, Outcome(self._family.failed(item, status), error))
+            named = error if isinstance(error, AlignError | OSError) else type(error)(f"item {index}: {error}")
+            return self._settle(index, Outcome(self._family.failed(item, status), named))
         status = self._family.refuse(item)
         if status is not None:
             return self._settle(index, outcome_of(self._family.failed(item, status), index))

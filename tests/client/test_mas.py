@@ -236,3 +236,13 @@ def test_a_buffer_that_is_reused_for_every_item(client: Any) -> None:
 
     for value, result in zip(values, client.align_mas(refill())):
         np.testing.assert_array_equal(result.path, path_of(value))
+
+
+@pytest.mark.parametrize("bad", [None, np.zeros((1, 2, 3), np.float32), np.zeros((2, 3), np.int64)])
+def test_what_is_no_item_stops_no_other(client: Any, bad: Any) -> None:
+    good = scores(2, 5)
+    results = list(client.align_mas([good, bad, good], on_error="return"))
+    assert [result.status.code for result in results] == [ItemCode.OK, ItemCode.MALFORMED, ItemCode.OK]
+    assert results[1].status.message
+    with pytest.raises((TypeError, ValueError), match=r"^item 1: each item must be"):
+        list(client.align_mas([good, bad, good]))

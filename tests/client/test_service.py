@@ -243,7 +243,7 @@ def test_an_item_larger_than_a_message(connect: Any, server: FakeServer, on_erro
     results = connect().align_mas([VALUE, large, VALUE], on_error=on_error)
     assert next(results).status.ok
     if on_error == "return":
-        assert next(results).status.code is ItemCode.OUT_OF_MEMORY
+        assert next(results).status.code is ItemCode.TOO_LARGE
         assert next(results).status.ok
         return
     with pytest.raises(MessageTooLargeError, match=r"item 1 .*16\d{3} bytes.*10000.*--max-message-bytes") as caught:
