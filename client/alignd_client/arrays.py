@@ -110,6 +110,18 @@ def scores(value: Any, name: str, axes: str) -> tuple[NumpyArray, DataType]:
     return array.view(data_type.storage.newbyteorder("=")), data_type
 
 
+def end_to_end(matrices: Sequence[NumpyArray]) -> NumpyArray:
+    """The values of all, each row-major, as one 1-D array; of one alone, where they lie so, without a copy."""
+    if len(matrices) == 1:
+        return matrices[0].reshape(-1)
+    joined = np.empty(sum(matrix.size for matrix in matrices), matrices[0].dtype)
+    start = 0
+    for matrix in matrices:
+        joined[start : start + matrix.size].reshape(matrix.shape)[...] = matrix
+        start += matrix.size
+    return joined
+
+
 def own_flat(array: NumpyArray) -> NumpyArray:
     """The values, row-major and 1-D, in memory of our own: the caller may reuse its buffer for the next item."""
     return np.array(array, order="C", copy=True).reshape(-1)

@@ -1,14 +1,14 @@
 """CTC forced alignment (`ForcedAlign`): the ragged family, and the padded drop-in on top of it."""
 
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from alignd.wire import FORCED_ALIGN, STAR, CtcReply, CtcRequest, DataType, ItemCode, ItemStatus, Rpc
-from alignd_client.arrays import NUMPY, Kind, integers, is_tensor, own_flat, scores, to_int32
+from alignd_client.arrays import NUMPY, Kind, end_to_end, integers, is_tensor, own_flat, scores, to_int32
 from alignd_client.errors import InvalidRequestError
 from alignd_client.family import Outcome, collect
 from alignd_client.results import CtcAlignment, SpanColumns
@@ -21,7 +21,7 @@ Float32Array = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class CtcItem:
-    """Emissions and labels of one utterance: `log_probs` 1-D, row-major [frames, vocabulary]."""
+    """Emissions and labels of one utterance: `log_probs` [frames, vocabulary] in any strides, or 1-D and row-major."""
 
     log_probs: npt.NDArray[Any]
     data_type: DataType
@@ -41,6 +41,9 @@ class CtcItem:
     @property
     def cells(self) -> int:
         return self.frames * (2 * len(self.targets) + 1)
+
+    def unloaded(self) -> "CtcItem":
+        return replace(self, log_probs=self.log_probs[:0].copy())
 
 
 def star_score_of(star_score: Any) -> float | None:
@@ -102,9 +105,8 @@ class CtcFamily:
         return None
 
     def pack(self, items: Sequence[CtcItem]) -> CtcRequest:
-        alone = len(items) == 1
         return CtcRequest(
-            log_probs=items[0].log_probs if alone else np.concatenate([item.log_probs for item in items]),
+            log_probs=end_to_end([item.log_probs for item in items]),
             data_type=items[0].data_type,
             frames=np.array([item.frames for item in items], np.int64),
             vocabulary_size=items[0].vocabulary,
@@ -231,8 +233,7 @@ class ForcedAlignJob:
     def items(self) -> Iterator[CtcItem]:
         rows = zip(self._array, self._targets, self._frames, self._labels)
         for matrix, targets, frames, labels in rows:
-            values = own_flat(matrix[:frames])
-            yield CtcItem(values, self._data_type, frames, matrix.shape[1], targets[:labels], NUMPY)
+            yield CtcItem(matrix[:frames], self._data_type, frames, matrix.shape[1], targets[:labels], NUMPY)
 
     def assemble(self, outcomes: Iterable[Outcome[CtcAlignment]]) -> tuple[Any, Any]:
         """Labels of the frames [B, T] and their log-probs [B, T]. Raises `InvalidItemsError`."""

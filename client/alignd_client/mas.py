@@ -1,14 +1,24 @@
 """Monotonic alignment search (`MaximumPath`): the ragged family, and the padded drop-in on top of it."""
 
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from alignd.wire import MAXIMUM_PATH, DataType, ItemCode, ItemStatus, MasReply, MasRequest, Rpc
-from alignd_client.arrays import NUMPY, Kind, dtype_name, is_tensor, own_flat, require_dimensions, scores, to_numpy
+from alignd_client.arrays import (
+    NUMPY,
+    Kind,
+    dtype_name,
+    end_to_end,
+    is_tensor,
+    own_flat,
+    require_dimensions,
+    scores,
+    to_numpy,
+)
 from alignd_client.errors import InvalidRequestError
 from alignd_client.family import Outcome, collect
 from alignd_client.results import Alignment
@@ -18,7 +28,7 @@ Int64Array = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class MasItem:
-    """Scores of one utterance: `values` 1-D, row-major [tokens, frames], in `data_type.storage`."""
+    """Scores of one utterance in `data_type.storage`: [tokens, frames] with any strides, or 1-D and row-major."""
 
     values: npt.NDArray[Any]
     data_type: DataType
@@ -37,6 +47,9 @@ class MasItem:
     @property
     def cells(self) -> int:
         return self.values.size
+
+    def unloaded(self) -> "MasItem":
+        return replace(self, values=self.values[:0].copy())
 
 
 class MasFamily:
@@ -62,7 +75,7 @@ class MasFamily:
         return ItemStatus(ItemCode.EMPTY, "frames", reason)
 
     def pack(self, items: Sequence[MasItem]) -> MasRequest:
-        values = np.concatenate([item.values for item in items]) if len(items) > 1 else items[0].values
+        values = end_to_end([item.values for item in items])
         tokens = np.array([item.tokens for item in items], np.int64)
         frames = np.array([item.frames for item in items], np.int64)
         # Paths follow from durations and would only make the reply longer.
@@ -107,7 +120,7 @@ class MaximumPathJob:
     @property
     def items(self) -> Iterator[MasItem]:
         for matrix, tokens, frames in zip(self._array, self._tokens.tolist(), self._frames.tolist()):
-            yield MasItem(own_flat(matrix[:tokens, :frames]), self._data_type, tokens, frames, NUMPY)
+            yield MasItem(matrix[:tokens, :frames], self._data_type, tokens, frames, NUMPY)
 
     def assemble(self, outcomes: Iterable[Outcome[Alignment]]) -> Any:
         """The paths as 0 and 1, [B, tokens, frames]. Raises `InvalidItemsError`."""

@@ -1,5 +1,6 @@
 """Which items share a request."""
 
+import weakref
 from typing import Any
 
 import numpy as np
@@ -8,9 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alignd.wire import Limits
+from alignd_client import ServerUnavailableError
+from alignd_client.audio import AudioFamily
 from alignd_client.ctc import CtcFamily
 from alignd_client.mas import MAS
 from alignd_client.packing import MOST_BYTES, MOST_CELLS, MOST_ITEMS, Packer, PackingLimits, Parcel
+from alignd_client.transport import GrpcTransport
+from support.fake_server import FakeServer, unavailable
 
 
 def parcels(family: Any, raws: list[Any], limits: PackingLimits | None = None) -> list[Parcel[Any, Any, Any, Any]]:
@@ -78,6 +83,34 @@ def test_every_item_is_packed_once_in_order(shapes: list[tuple[int, int, bool]],
         ends = np.cumsum(request.tokens * request.frames)
         assert [request.values[end - 1] for end in ends] == list(range(parcel.first, seen))
     assert seen == len(values)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_payload_is_held_once(count: int) -> None:
+    """Neither items beside their request, nor a request beside its message: retries send the same bytes."""
+    values = [np.zeros((2, 3), np.float32), (np.zeros((4, 3), np.float32), [1, 2]), (bytes(9), "a")]
+    for family, raw in zip((MAS, CtcFamily(), AudioFamily()), values):
+        parcel: Parcel[Any, Any, Any, Any] = parcels(family, [raw] * count)[0]
+        lengths = [getattr(item, "frames", None) for item in parcel.items]
+        request = parcel.request()
+        assert sum(item.nbytes for item in parcel.items) <= 4 * 2 * count  # labels, or a transcript
+        assert [getattr(item, "frames", None) for item in parcel.items] == lengths
+        assert len(parcel.rpc.encode_request(request)) > 0
+
+
+def test_a_request_is_dropped_when_it_is_encoded() -> None:
+    with FakeServer() as server:
+        request = parcels(MAS, [np.zeros((2, 3), np.float32)])[0].request()
+        payload = weakref.ref(request.values)
+        transport = GrpcTransport(server.target)
+        server.faults["MaximumPath"].append(unavailable())
+        call = transport.open(MAS.rpc, request)
+        del request
+        with pytest.raises(ServerUnavailableError):
+            call.attempt(lambda: 20.0)
+        assert payload() is None
+        assert call.attempt(lambda: 20.0).statuses[0].ok
+        transport.close()
 
 
 @pytest.mark.parametrize("count", [1, 2])
