@@ -302,7 +302,7 @@ def test_an_operation_that_is_switched_off_is_unimplemented() -> None:
 
 
 def test_the_drain_does_not_outlast_its_time() -> None:
-    request = workloads.busy(40)  # some ten seconds of work
+    request = workloads.busy(40)  # some twenty seconds of work
     with ServerProcess("--audio", "off", "--drain-s", "1") as server, ThreadPoolExecutor(1) as pool:
         answer = pool.submit(ask, server.target, wire.FORCED_ALIGN, request)
         eventually(lambda: started(server, "ctc") == 1, "the work to begin")

@@ -4,13 +4,14 @@ import numpy as np
 
 from alignd.wire import CtcRequest, DataType, MasRequest
 
-BUSY_FRAMES, BUSY_LABELS = 20_000, 9_000
+BUSY_FRAMES, BUSY_LABELS = 40_000, 18_000
 BUSY_CELLS = BUSY_FRAMES * (2 * BUSY_LABELS + 1)
 """Lattice cells of one busy item: more than the default --max-batch-cells, so that it goes through the heavy lane."""
 
 
 def busy(items: int = 1, small_items: int = 0) -> CtcRequest:
-    """A quarter of a second of work on one core for each item, out of 120 KB; and `small_items` that cost nothing."""
+    """Half a second of work on one core for each item, out of 310 KB; and `small_items` that cost nothing. (Tests need
+    seconds of work here: when kernels become faster, items must become longer.)"""
     return _long([BUSY_FRAMES] * items + [1] * small_items, [BUSY_LABELS] * items + [1] * small_items)
 
 
