@@ -9,6 +9,7 @@ import contextlib
 import functools
 import hashlib
 import os
+import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -33,14 +34,22 @@ def source_hash() -> str:
     return digest.hexdigest()[:16]
 
 
-def _usable(folder: Path) -> bool:
-    """Whether `folder` can be written and nobody else could have put files there: what is read from it is executed."""
+def _usable(base: Path, folder: Path) -> bool:
+    """Whether `folder`, below `base`, can be written, and not by everybody: what is read from it is executed."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
-        return not hasattr(os, "getuid") or folder.stat().st_uid in (os.getuid(), 0)
+        return _trusted(folder) and all(_trusted(parent) for parent in folder.parents if parent.is_relative_to(base))
     except OSError:
         return False
+
+
+def _trusted(folder: Path) -> bool:
+    """Whether this user (or root) owns it and strangers cannot change what is in it."""
+    if not hasattr(os, "getuid"):  # Windows
+        return True
+    status = folder.stat()
+    return status.st_uid in (os.getuid(), 0) and not status.st_mode & stat.S_IWOTH
 
 
 @functools.cache
@@ -51,7 +60,7 @@ def cache_folder() -> Path:
     shared = Path(tempfile.gettempdir()) / f"alignd-{os.getuid() if hasattr(os, 'getuid') else 'user'}"
     for base in (Path(named) if named else Path(users, "alignd"), shared):
         folder = base / "numba" / source_hash()
-        if _usable(folder):
+        if _usable(base, folder):
             return folder
     return Path(tempfile.mkdtemp(prefix="alignd-"))
 

@@ -3,6 +3,7 @@
 import pickle
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -322,3 +323,23 @@ def test_errors_cross_processes() -> None:
         ak.maximum_path(np.zeros((2, 3, 2)), np.ones((2, 3, 2)))
     copy = pickle.loads(pickle.dumps(raised.value))
     assert (str(copy), copy.statuses) == (str(raised.value), raised.value.statuses)
+
+
+def test_a_mask_of_foreign_byte_order() -> None:
+    mask = np.ones((1, 3, 4), ">f4")
+    mask[:, :, 3] = mask[:, 2] = -0.0
+    assert ak.maximum_path(np.zeros((1, 3, 4), np.float32), mask).sum() == 3
+
+
+@pytest.mark.parametrize("level", ["", "numba"])
+def test_a_cache_that_strangers_can_write_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, level: str
+) -> None:
+    from alignd_kernels.compile_cache import cache_folder
+
+    base = tmp_path / "shared"
+    (base / level).mkdir(parents=True)
+    monkeypatch.setenv("ALIGND_CACHE_DIR", str(base))
+    assert cache_folder.__wrapped__().is_relative_to(base)
+    (base / level).chmod(0o777)
+    assert not cache_folder.__wrapped__().is_relative_to(base)

@@ -23,7 +23,7 @@ def rectangle_lengths(mask: npt.NDArray[Any], pool: WorkerPool) -> tuple[Int64Ar
     Raises:
         ValueError: naming an item whose mask is not a prefix rectangle.
     """
-    if mask.dtype.kind == "c" or mask.dtype.itemsize not in UNSIGNED:
+    if mask.dtype.kind == "c" or mask.dtype.itemsize not in UNSIGNED or not mask.dtype.isnative:
         mask = mask != 0
     words = np.ascontiguousarray(mask).view(UNSIGNED[mask.dtype.itemsize])
     # Minus zero is zero, though not all of its bits are.
