@@ -28,7 +28,7 @@ def dropped(server: ServerProcess) -> float:
     return sum(server.metric("alignd_rejected_total", op="mas", reason=reason) for reason in reasons)
 
 
-@pytest.mark.parametrize("timeout", [0.0, -1.0, 1e-9])
+@pytest.mark.parametrize("timeout", [-0.1, -1.0])
 def test_a_deadline_that_has_passed(narrow_server: ServerProcess, timeout: float) -> None:
     before = aligned(narrow_server)
     with pytest.raises(grpc.RpcError) as caught:
