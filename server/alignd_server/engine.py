@@ -176,7 +176,7 @@ class Engine:
 
     def _job(self, operation: Any, request: Any, reservation: Reservation, sink: Sink, deadline: float | None) -> Job:
         if operation.rpc.name in self._pipelines:
-            cost = Cost(len(request), 0, 0, operation.payload_bytes(request), 0, 0)
+            cost = Cost(len(request), 0, operation.payload_bytes(request), 0, 0)
             return Job(operation, request, operation.name, cost, reservation, sink, deadline)
         cost = operation.cost(request, self.devices[0])
         return Job(operation, request, operation.key(request), cost, reservation, sink, deadline)

@@ -18,7 +18,6 @@ class Cost:
     Attributes:
         items: how many.
         cells: lattice cells of all items.
-        largest_cells: lattice cells of the largest item.
         nbytes: payload.
         scratch_bytes: memory beside input and output, of all items.
         largest_scratch_bytes: of the largest item.
@@ -26,7 +25,6 @@ class Cost:
 
     items: int
     cells: int
-    largest_cells: int
     nbytes: int
     scratch_bytes: int
     largest_scratch_bytes: int

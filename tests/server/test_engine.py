@@ -79,7 +79,7 @@ class FakeOperation:
     def cost(self, request: Items, device: Device) -> Cost:
         scratch = [2000 if value == 99 else 1 for value in request.values]
         cells, nbytes = request.values, 8 * len(request)
-        return Cost(len(request), sum(cells), max(cells), nbytes, sum(scratch), max(scratch))
+        return Cost(len(request), sum(cells), nbytes, sum(scratch), max(scratch))
 
     def run(self, requests: Sequence[Items], device: Device, *, alone: bool) -> Launch[Answers]:
         self.running.release()

@@ -27,9 +27,7 @@ def split_points(lengths: Sequence[int]) -> list[slice]:
 
 def cost_of(cells: Int64Array, scratch_bytes: Int64Array, nbytes: int) -> Cost:
     """From the lattice cells and the scratch of each item."""
-    return Cost(
-        len(cells), int(cells.sum()), int(cells.max()), nbytes, int(scratch_bytes.sum()), int(scratch_bytes.max())
-    )
+    return Cost(len(cells), int(cells.sum()), nbytes, int(scratch_bytes.sum()), int(scratch_bytes.max()))
 
 
 def item_statuses(
