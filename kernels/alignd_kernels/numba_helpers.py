@@ -5,10 +5,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from llvmlite import ir
-from numba import types
+from numba import carray, njit, types
 from numba.extending import intrinsic, overload
 
 from alignd_kernels.dtypes import DType
+from alignd_kernels.ragged import Buffers, Int64Array
 
 
 def kernel_values(storage: npt.NDArray[np.generic], dtype: DType) -> npt.NDArray[np.generic]:
@@ -36,6 +37,57 @@ class _Unlocked:
         interface = dict(array.__array_interface__)
         interface["data"] = (interface["data"][0], False)
         self.__array_interface__ = interface
+
+
+def model_of(dtype: DType) -> npt.NDArray[np.generic]:
+    """An empty array of the kernels' type for `dtype`: what tells a kernel what lies at an address."""
+    return _MODELS[dtype]
+
+
+_MODELS = {dtype: kernel_values(np.empty(0, dtype.storage), dtype) for dtype in DType}
+
+
+def addresses_of(
+    buffers: Buffers, dtype: DType, sources: Int64Array | None, offsets: Int64Array
+) -> tuple[object, Int64Array]:
+    """Where each item lies in memory, without a copy of contiguous and aligned buffers.
+
+    Args:
+        buffers: 1-D, of `dtype.storage`.
+        dtype: of the scores.
+        sources: int64 [B], the buffer of each item; None if there is one for all.
+        offsets: int64 [B], index of each item's first element in its buffer.
+
+    Returns:
+        what must be kept alive while the addresses are in use, and int64 [B].
+    """
+    if isinstance(buffers, tuple):
+        if sources is None:
+            raise ValueError("a batch of several buffers needs `sources`, the buffer of each item")
+        kept = [np.require(buffer, dtype.storage, ["C", "A"]) for buffer in buffers]
+        bases = np.array([buffer.ctypes.data for buffer in kept], np.int64)
+        return kept, bases[sources] + offsets * dtype.storage.itemsize
+    array = np.require(buffers, dtype.storage, ["C", "A"])
+    return array, array.ctypes.data + np.asarray(offsets, np.int64) * dtype.storage.itemsize
+
+
+@intrinsic
+def pointer_at(typing_context: Any, address: Any, model: Any) -> Any:
+    """`address` as a pointer to elements of the dtype of `model`."""
+    if not isinstance(address, types.Integer) or not isinstance(model, types.Array):
+        return None
+    kind = types.CPointer(model.dtype)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.inttoptr(args[0], context.get_value_type(kind))
+
+    return kind(types.int64, model), generate
+
+
+@njit(nogil=True)
+def array_at(address, length, model):  # type: ignore[no-untyped-def]
+    """The `length` elements from `address` on, of the dtype of `model`, as an array that owns nothing."""
+    return carray(pointer_at(address, model), (length,))
 
 
 def lane_count(dtype: DType) -> int:

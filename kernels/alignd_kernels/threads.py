@@ -86,6 +86,29 @@ class WorkerPool:
             if error is not None:
                 raise error
 
+    def run_grid(self, work: Callable[[int, int], None], rows: int, columns: int) -> None:
+        """Call `work(row, column)` once for every block of a grid, and return when all are done. A block waits for its
+        left and its upper neighbour, as in the blocks of one long item's lattice; what is ready is shared among
+        threads.
+
+        Args:
+            work: does one block; should take 0.1 ms or more, and must be safe to call from several threads.
+            rows: of blocks.
+            columns: of blocks.
+
+        Raises:
+            what `work` raises first; blocks that have not begun by then are dropped.
+        """
+        grid = _Grid(work, rows, columns)
+        helpers = [] if self._closed else self._submit(grid.drain, min(self.threads, rows, columns) - 1)
+        try:
+            grid.drain()
+        finally:
+            errors = [helper.exception() for helper in helpers if not helper.cancel()]
+        for error in errors:
+            if error is not None:
+                raise error
+
     def shutdown(self, *, wait: bool = True) -> None:
         """End the threads; later calls of `run` work on the calling thread alone.
 
@@ -105,6 +128,8 @@ class WorkerPool:
         self.shutdown()
 
     def _submit(self, task: Callable[[], None], times: int) -> list[Future[None]]:
+        if times < 1:
+            return []
         if self._executor is None or self._process != os.getpid():  # threads do not survive a fork
             self._executor = ThreadPoolExecutor(self.threads - 1, thread_name_prefix="alignd-kernel")
             self._process = os.getpid()
@@ -113,6 +138,49 @@ class WorkerPool:
             for _ in range(times):
                 submitted.append(self._executor.submit(task))
         return submitted
+
+
+class _Grid:
+    """Blocks that are done, ready or waiting; `drain` is what each thread does."""
+
+    def __init__(self, work: Callable[[int, int], None], rows: int, columns: int) -> None:
+        self._work = work
+        self._waits_for = {(r, c): (r > 0) + (c > 0) for r in range(rows) for c in range(columns)}
+        self._ready = deque([(0, 0)] if self._waits_for else [])
+        self._undone = len(self._waits_for)
+        self._changed = threading.Condition()
+
+    def drain(self) -> None:
+        """Do blocks as long as there are any."""
+        while (block := self._take()) is not None:
+            try:
+                self._work(*block)
+            except BaseException:
+                self._stop()
+                raise
+            self._done(*block)
+
+    def _take(self) -> tuple[int, int] | None:
+        with self._changed:
+            while not self._ready and self._undone > 0:
+                self._changed.wait()
+            return self._ready.popleft() if self._undone > 0 else None
+
+    def _done(self, row: int, column: int) -> None:
+        with self._changed:
+            self._undone -= 1
+            for after in ((row, column + 1), (row + 1, column)):
+                if after in self._waits_for:
+                    self._waits_for[after] -= 1
+                    if self._waits_for[after] == 0:
+                        self._ready.append(after)
+            self._changed.notify_all()
+
+    def _stop(self) -> None:
+        with self._changed:
+            self._undone = 0
+            self._ready.clear()
+            self._changed.notify_all()
 
 
 def _chunk_bounds(cells: Int64Array, total: int, chunks: int) -> list[int]:

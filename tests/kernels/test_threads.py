@@ -49,6 +49,46 @@ def test_large_batches_are_shared() -> None:
     assert not both.broken
 
 
+@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (1, 9), (9, 1), (7, 5), (0, 3), (3, 0)])
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_a_block_of_a_grid_comes_after_its_left_and_upper_neighbours(rows: int, columns: int, threads: int) -> None:
+    done: set[tuple[int, int]] = set()
+
+    def work(row: int, column: int) -> None:
+        assert row == 0 or (row - 1, column) in done
+        assert column == 0 or (row, column - 1) in done
+        assert (row, column) not in done
+        done.add((row, column))
+
+    with WorkerPool(threads) as pool:
+        pool.run_grid(work, rows, columns)
+        pool.shutdown()
+        done_once, done = done, set()
+        pool.run_grid(work, rows, columns)
+    assert done_once == done == {(r, c) for r in range(rows) for c in range(columns)}
+
+
+def test_blocks_of_a_grid_are_shared_among_threads() -> None:
+    both = threading.Barrier(2, timeout=10)  # passes only if the two blocks of a diagonal are done at once
+    with WorkerPool(2) as pool:
+        pool.run_grid(lambda row, column: both.wait() if row + column == 1 else None, 2, 2)
+    assert not both.broken
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_an_error_in_a_block_reaches_the_caller(threads: int) -> None:
+    seen = set()
+
+    def work(row: int, column: int) -> None:
+        seen.add((row, column))
+        if (row, column) == (2, 3):
+            raise MemoryError("from a block")
+
+    with WorkerPool(threads) as pool, pytest.raises(MemoryError, match="from a block"):
+        pool.run_grid(work, 6, 6)
+    assert (5, 5) not in seen
+
+
 @pytest.mark.parametrize("error", [MemoryError, IndexError, KeyboardInterrupt])
 @pytest.mark.parametrize("bad", [0, 17, 39])
 def test_an_error_reaches_the_caller(error: type[BaseException], bad: int) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from alignd_kernels.dtypes import DType
-from alignd_kernels.ragged import Int64Array
+from alignd_kernels.ragged import Buffers, Int64Array
 
 STAR: Final = -1
 """The wildcard target: an ordinary label of at least one frame that matches anything."""
@@ -21,9 +21,9 @@ class CtcBatch:
     """Emissions and targets of B items; item b is a matrix [frames[b], vocabulary[b]] inside `log_probs`.
 
     Attributes:
-        log_probs: 1-D, of `dtype.storage`.
+        log_probs: 1-D, of `dtype.storage`; or several such, `sources` then names the one of each item.
         dtype: type of the emissions.
-        offsets: int64 [B], index in `log_probs` of each item's cell (0, 0).
+        offsets: int64 [B], index in its buffer of each item's cell (0, 0).
         frames: int64 [B], T of each item.
         vocabulary: int64 [B], columns V of each item.
         pitches: int64 [B], elements from a frame's row to the next; columns are contiguous.
@@ -32,9 +32,10 @@ class CtcBatch:
         target_lengths: int64 [B], L of each item.
         blanks: int32 [B], blank's column of each item.
         star_scores: float32 [B], log-prob of a wildcard's frame; NaN (`STAR_MAX`) for the largest non-blank one.
+        sources: int64 [B], index in `log_probs` of each item's buffer; None for one buffer.
     """
 
-    log_probs: npt.NDArray[np.generic]
+    log_probs: Buffers
     dtype: DType
     offsets: Int64Array
     frames: Int64Array
@@ -45,6 +46,7 @@ class CtcBatch:
     target_lengths: Int64Array
     blanks: npt.NDArray[np.int32]
     star_scores: npt.NDArray[np.float32]
+    sources: Int64Array | None = None
 
     def __len__(self) -> int:
         return len(self.frames)

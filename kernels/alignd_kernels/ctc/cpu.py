@@ -20,7 +20,7 @@ from alignd_kernels.ctc.step import SMALL, advance_pairs, look_up
 from alignd_kernels.ctc.targets import check_targets, visiting_times
 from alignd_kernels.dtypes import DType
 from alignd_kernels.numba_helpers import kernel_values, lane_count, lanes, unlocked, widen
-from alignd_kernels.ragged import Int64Array, offsets_of
+from alignd_kernels.ragged import Int64Array, as_one, offsets_of
 from alignd_kernels.status import Status
 from alignd_kernels.threads import WorkerPool
 
@@ -44,11 +44,12 @@ def align(batch: CtcBatch, pool: WorkerPool | None = None) -> CtcResult:
         MemoryError: the scratch for an item (`scratch_bytes`) cannot be had; no result is lost but this batch's.
     """
     accumulator = batch.dtype.accumulator
-    log_probs = kernel_values(batch.log_probs, batch.dtype)
+    flat, offsets = as_one(batch.log_probs, batch.sources, batch.offsets)
+    log_probs = kernel_values(flat, batch.dtype)
     targets = unlocked(np.ascontiguousarray(batch.targets, np.int32))
     items = np.stack(
         [
-            batch.offsets, batch.frames, batch.vocabulary, batch.pitches,
+            offsets, batch.frames, batch.vocabulary, batch.pitches,
             batch.target_offsets, batch.target_lengths, batch.blanks.astype(np.int64),
             offsets_of(batch.frames)[:-1], offsets_of(batch.target_lengths)[:-1],
         ]

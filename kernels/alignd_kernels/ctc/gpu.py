@@ -19,7 +19,7 @@ from alignd_kernels.gpu_common import (
     to_host,
     with_end,
 )
-from alignd_kernels.ragged import Int64Array, offsets_of
+from alignd_kernels.ragged import Int64Array, as_one, offsets_of
 
 
 class DeviceResult(NamedTuple):
@@ -101,13 +101,14 @@ def align(batch: CtcBatch, device: torch.device | str) -> CtcResult:
     if len(batch) == 0:
         none = np.zeros(0, np.int32)
         return CtcResult(none, none, np.zeros(0, np.float32), np.zeros(0), none, 0)
+    log_probs, offsets = as_one(batch.log_probs, batch.sources, batch.offsets)
     path_starts = offsets_of(batch.frames)
     label_starts = offsets_of(batch.target_lengths)
     rows = offsets_of(_rows(batch.target_lengths, batch.frames))
     words = offsets_of(_words(batch.target_lengths, batch.frames))
     table = with_end(
         [
-            batch.offsets,
+            offsets,
             batch.frames,
             batch.vocabulary,
             batch.pitches,
@@ -127,7 +128,7 @@ def align(batch: CtcBatch, device: torch.device | str) -> CtcResult:
             torch.empty(int(path_starts[-1]), dtype=torch.float32, device=device),
         )
         result, stopwatch = _enqueue(
-            to_device(batch.log_probs, device, TORCH_DTYPES[batch.dtype]),
+            to_device(log_probs, device, TORCH_DTYPES[batch.dtype]),
             to_device(batch.targets, device, torch.int32),
             to_device(table, device, torch.int64),
             to_device(batch.star_scores, device, torch.float32),

@@ -1,12 +1,13 @@
 """The ragged batch of monotonic alignment search, and its result."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from alignd_kernels.dtypes import DType
-from alignd_kernels.ragged import Int64Array
+from alignd_kernels.ragged import Buffers, Int64Array, as_one, offsets_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,23 +15,43 @@ class MasBatch:
     """Scores of B items; item b is a matrix [tokens[b], frames[b]] inside `values`.
 
     Attributes:
-        values: 1-D, of `dtype.storage`.
+        values: 1-D, of `dtype.storage`; or several such, `sources` then names the one of each item.
         dtype: type of the scores.
-        offsets: int64 [B], index in `values` of each item's cell (0, 0).
+        offsets: int64 [B], index in its buffer of each item's cell (0, 0).
         tokens: int64 [B], S of each item.
         frames: int64 [B], T of each item.
-        pitches: int64 [B], elements from a token's row to the next; frames are contiguous.
+        pitches: int64 [B], elements from a token's row to the next; frames are contiguous. With `frames_first`, from
+            a frame's row to the next; tokens are contiguous.
+        sources: int64 [B], index in `values` of each item's buffer; None for one buffer.
+        frames_first: whether the items lie [frames, tokens].
     """
 
-    values: npt.NDArray[np.generic]
+    values: Buffers
     dtype: DType
     offsets: Int64Array
     tokens: Int64Array
     frames: Int64Array
     pitches: Int64Array
+    sources: Int64Array | None = None
+    frames_first: bool = False
 
     def __len__(self) -> int:
         return len(self.tokens)
+
+
+def row_major(batch: MasBatch) -> tuple[npt.NDArray[Any], Int64Array, Int64Array]:
+    """The values in one buffer, [tokens, frames] each, with offsets and pitches; a copy where they lie otherwise."""
+    values, offsets = as_one(batch.values, batch.sources, batch.offsets)
+    if not batch.frames_first:
+        return values, offsets, batch.pitches
+    begins = offsets_of(batch.tokens * batch.frames)
+    turned = np.empty(begins[-1], values.dtype)
+    for b, (S, T, pitch) in enumerate(zip(batch.tokens.tolist(), batch.frames.tolist(), batch.pitches.tolist())):
+        if S > 0 and T > 0:
+            steps = values.itemsize, pitch * values.itemsize
+            item = np.lib.stride_tricks.as_strided(values[offsets[b] :], (S, T), steps, writeable=False)
+            turned[begins[b] : begins[b + 1]].reshape(S, T)[...] = item
+    return turned, begins[:-1], batch.frames
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from alignd_kernels.dtypes import DType
 from alignd_kernels.mas.batch import MasBatch, MasResult
 from alignd_kernels.mas.tile import advance_tile
 from alignd_kernels.numba_helpers import kernel_values, lane_count, lanes, widen
-from alignd_kernels.ragged import Int64Array, offsets_of
+from alignd_kernels.ragged import Int64Array, as_one, offsets_of
 from alignd_kernels.status import Status
 from alignd_kernels.threads import WorkerPool
 
@@ -39,9 +39,10 @@ def align(batch: MasBatch, pool: WorkerPool | None = None) -> MasResult:
         MemoryError: the scratch for an item (`scratch_bytes`) cannot be had; no result is lost but this batch's.
     """
     accumulator = batch.dtype.accumulator
-    values = kernel_values(batch.values, batch.dtype)
+    flat, begins = as_one(batch.values, batch.sources, batch.offsets)
+    values = kernel_values(flat, batch.dtype)
     tokens, frames = np.array(batch.tokens, np.int64), np.array(batch.frames, np.int64)
-    offsets, pitches = np.array(batch.offsets, np.int64), np.array(batch.pitches, np.int64)
+    offsets, pitches = np.array(begins, np.int64), np.array(batch.pitches, np.int64)
     starts = offsets_of(tokens)
     durations = np.zeros(starts[-1], np.int32)
     scores = np.full(len(batch), np.nan)

@@ -16,7 +16,7 @@ from alignd_kernels.gpu_common import (
     to_host,
     with_end,
 )
-from alignd_kernels.mas.batch import MasBatch, MasResult
+from alignd_kernels.mas.batch import MasBatch, MasResult, row_major
 from alignd_kernels.mas.gpu_kernel import TOKENS_PER_THREAD, constants, mas_best_path_kernel
 from alignd_kernels.ragged import Int64Array, offsets_of
 
@@ -83,14 +83,15 @@ def align(batch: MasBatch, device: torch.device | str) -> MasResult:
     check_device(device)
     if len(batch) == 0:
         return MasResult(np.zeros(0, np.int32), np.zeros(0), np.zeros(0, np.int32), 0)
+    values, offsets, pitches = row_major(batch)
     starts = offsets_of(batch.tokens)
     rows = offsets_of(_rows(batch.tokens, batch.frames))
     words = offsets_of(_words(batch.tokens, batch.frames, batch.dtype))
-    table = with_end([batch.offsets, batch.tokens, batch.frames, batch.pitches, starts, rows, words])
+    table = with_end([offsets, batch.tokens, batch.frames, pitches, starts, rows, words])
     with current(device):
         durations = torch.empty(int(starts[-1]), dtype=torch.int32, device=device)
         scores, statuses, stopwatch = _enqueue(
-            to_device(batch.values, device, TORCH_DTYPES[batch.dtype]),
+            to_device(values, device, TORCH_DTYPES[batch.dtype]),
             to_device(table, device, torch.int64),
             durations,
             int(rows[-1]),
