@@ -8,7 +8,7 @@ from alignd.wire import ServerInfo
 from alignd_client.aio_pipeline import AsyncPipeline, as_async
 from alignd_client.aio_transport import AsyncGrpcTransport, AsyncTransport
 from alignd_client.audio import Audio, AudioFamily, only
-from alignd_client.ctc import CtcFamily, ForcedAlignJob, StarScore, miscounted
+from alignd_client.ctc import CtcFamily, ForcedAlignJob, Pairs, StarScore, miscounted
 from alignd_client.errors import AlignError, ClientClosedError
 from alignd_client.family import Family, ItemT, OnError, ResultT, check_on_error
 from alignd_client.mas import MAS, MaximumPathJob
@@ -104,8 +104,7 @@ class AsyncAlignClient:
 
     async def align_audio(self, audio: Audio, transcript: str, model: str = "") -> AudioAlignment:
         """See `AlignClient.align_audio`."""
-        (outcome,) = await self._pipeline.gather(AudioFamily(model), [(audio, transcript)])
-        return only(outcome)
+        return only(await self._pipeline.gather(AudioFamily(model), [(audio, transcript)]))
 
     def align_audios(
         self,
@@ -148,13 +147,20 @@ class AsyncAlignClient:
     async def _results(
         self, family: Family[ItemT, Any, Any, ResultT], raws: Iterable[Any] | AsyncIterable[Any], on_error: OnError
     ) -> AsyncGenerator[ResultT, None]:
-        async with aclosing(self._pipeline.stream(family, raws)) as outcomes:
-            async for outcome in outcomes:
-                yield outcome.settle(on_error)
+        async with aclosing(self._pipeline.stream(family, raws)) as stream:
+            async for answers in stream:
+                for result in answers.settle(on_error):
+                    yield result
 
 
-async def _pairs(log_probs: Items, targets: Items) -> AsyncIterator[tuple[Any, Any]]:
-    """As `ctc.pairs`."""
+def _pairs(log_probs: Items, targets: Items) -> Pairs | AsyncIterator[tuple[Any, Any]]:
+    if isinstance(log_probs, AsyncIterable) or isinstance(targets, AsyncIterable):
+        return _async_pairs(log_probs, targets)
+    return Pairs(log_probs, targets)
+
+
+async def _async_pairs(log_probs: Items, targets: Items) -> AsyncIterator[tuple[Any, Any]]:
+    """As `ctc.Pairs`."""
     end = object()
     others = as_async(targets)
     count = 0

@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 from alignd.wire import GET_SERVER_INFO, ServerInfo, ServerInfoRequest
 from alignd_client.aio_transport import AsyncTransport, run
 from alignd_client.errors import AlignError, ClientClosedError
-from alignd_client.family import Family, ItemT, Outcome, ResultT
+from alignd_client.family import Answers, Family, ItemT, ResultT
 from alignd_client.options import ClientOptions
 from alignd_client.packing import Packer, PackingLimits, Parcel
 
@@ -51,8 +51,8 @@ class AsyncPipeline:
 
     async def stream(
         self, family: Family[ItemT, Any, Any, ResultT], raws: Iterable[Any] | AsyncIterable[Any]
-    ) -> AsyncGenerator[Outcome[ResultT], None]:
-        """What becomes of each item, in order. An error of the iterable's own comes after what it gave before."""
+    ) -> AsyncGenerator[Answers[ResultT], None]:
+        """What becomes of the items, in order. An error of the iterable's own comes after what it gave before."""
         self._check_open()
         feed = _Feed(self, family, raws)
         window: deque[_Pending[ItemT, ResultT]] = deque()
@@ -62,18 +62,17 @@ class AsyncPipeline:
                 while feed.more and len(window) < self._options.max_in_flight and not (window and window[0].done()):
                     window.extend(self._send(parcel) for parcel in await feed.read())
                 if window:
-                    outcomes = await self._wait(window[0])
+                    answers = await self._wait(window[0])
                     window.popleft()
-                    for outcome in outcomes:
-                        yield outcome
+                    yield answers
             if feed.failure is not None:
                 raise feed.failure
         finally:
             await asyncio.gather(*(pending.cancelled() for pending in window), return_exceptions=True)
 
-    async def gather(self, family: Family[ItemT, Any, Any, ResultT], raws: Iterable[Any]) -> list[Outcome[ResultT]]:
-        async with aclosing(self.stream(family, raws)) as outcomes:
-            return [outcome async for outcome in outcomes]
+    async def gather(self, family: Family[ItemT, Any, Any, ResultT], raws: Iterable[Any]) -> list[Answers[ResultT]]:
+        async with aclosing(self.stream(family, raws)) as stream:
+            return [answers async for answers in stream]
 
     async def limits(self) -> PackingLimits:
         """Asks the server, the first time."""
@@ -89,9 +88,9 @@ class AsyncPipeline:
         answer = run(self._transport, call, self._options.retry, self._options.timeout)
         return _Pending(parcel, asyncio.ensure_future(answer))
 
-    async def _wait(self, pending: "_Pending[ItemT, ResultT]") -> Sequence[Outcome[ResultT]]:
+    async def _wait(self, pending: "_Pending[ItemT, ResultT]") -> Answers[ResultT]:
         try:
-            return await pending.outcomes()
+            return await pending.answers()
         except (AlignError, asyncio.CancelledError):
             # A cancelled call is our doing, where closing cancelled it; a cancelled wait is the caller's.
             if pending.done():
@@ -114,20 +113,33 @@ class _Feed(Generic[ItemT, ResultT]):
     ) -> None:
         self._pipeline = pipeline
         self._family = family
-        self._source = as_async(raws)
+        self._borrow = family.borrows(raws)
+        self._source = self._items(raws)
         self._packer: Packer[ItemT, Any, Any, ResultT] | None = None
         self.more = True
         self.failure: Exception | None = None
+
+    async def _items(self, raws: Iterable[Any] | AsyncIterable[Any]) -> AsyncIterator[Any]:
+        """As `pipeline._Feed._items`."""
+        stack = self._family.stack(raws)
+        parts = (await self._opened()).parts(stack) if stack else None
+        async for item in as_async(parts or raws):
+            yield item
+
+    async def _opened(self) -> Packer[ItemT, Any, Any, ResultT]:
+        """Not before there is an item: to align nothing, no server is needed."""
+        if self._packer is None:
+            self._packer = Packer(self._family, await self._pipeline.limits(), borrow=self._borrow)
+        return self._packer
 
     async def read(self) -> Sequence[Parcel[ItemT, Any, Any, ResultT]]:
         """Reads one item; returns the parcels that it completes. At the end `more` is false and `failure` says why."""
         try:
             raw = await self._source.__anext__()
-            # Not before there is an item: to align nothing, no server is needed.
-            self._packer = self._packer or Packer(self._family, await self._pipeline.limits())
+            packer = await self._opened()
             if self._family.blocks:
-                return await asyncio.to_thread(self._packer.push, raw)
-            return self._packer.push(raw)
+                return await asyncio.to_thread(packer.push, raw)
+            return packer.push(raw)
         except StopAsyncIteration:
             self.more = False
         except Exception as error:
@@ -145,11 +157,11 @@ class _Pending(Generic[ItemT, ResultT]):
     def done(self) -> bool:
         return self._task is None or self._task.done()
 
-    async def outcomes(self) -> Sequence[Outcome[ResultT]]:
+    async def answers(self) -> Answers[ResultT]:
         if self._parcel.settled is not None:
-            return [self._parcel.settled]
+            return self._parcel.settled
         assert self._task is not None
-        return self._parcel.outcomes(await self._task)
+        return self._parcel.answers(await self._task)
 
     async def cancelled(self) -> None:
         """Cancels it, and waits until the server has been told."""

@@ -6,14 +6,21 @@ A tensor can only be an argument where its caller has imported torch, so looking
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from alignd.wire import DataType
+from alignd.wire.arrays import Buffers, Int64Array
 
 NumpyArray = npt.NDArray[Any]
+
+NATIVE: Final = {kind.storage.newbyteorder("="): kind for kind in (DataType.FLOAT32, DataType.FLOAT64)}
+"""NumPy's dtypes that are stored as they are."""
+
+JOINED_BYTES: Final = 1 << 15
+"""Matrices below this are copied end to end: to tell a kernel where each of them lies takes longer."""
 
 
 def is_tensor(value: object) -> bool:
@@ -30,7 +37,7 @@ class Kind:
 
     @classmethod
     def of(cls, value: Any) -> "Kind":
-        return cls(value.device) if is_tensor(value) else cls()
+        return cls(value.device) if is_tensor(value) else NUMPY
 
     def wrap(self, array: NumpyArray) -> Any:
         """`array` as the caller's kind; on the CPU without a copy where it can be written to."""
@@ -96,6 +103,8 @@ def scores(value: Any, name: str, axes: str) -> tuple[NumpyArray, DataType]:
         TypeError: unless it is a NumPy array or torch tensor of float16, bfloat16, float32 or float64.
         ValueError: for another number of dimensions than `axes` names.
     """
+    if type(value) is np.ndarray and value.ndim == axes.count(",") + 1 and value.dtype in NATIVE:
+        return value, NATIVE[value.dtype]  # what nearly all give, at little cost
     require_dimensions(value, name, axes)
     try:
         data_type = DataType(dtype_name(value))
@@ -110,21 +119,79 @@ def scores(value: Any, name: str, axes: str) -> tuple[NumpyArray, DataType]:
     return array.view(data_type.storage.newbyteorder("=")), data_type
 
 
-def end_to_end(matrices: Sequence[NumpyArray]) -> NumpyArray:
-    """The values of all, each row-major, as one 1-D array; of one alone, where they lie so, without a copy."""
-    if len(matrices) == 1:
-        return matrices[0].reshape(-1)
-    joined = np.empty(sum(matrix.size for matrix in matrices), matrices[0].dtype)
-    start = 0
-    for matrix in matrices:
-        joined[start : start + matrix.size].reshape(matrix.shape)[...] = matrix
-        start += matrix.size
-    return joined
+def exists_whole(values: object) -> bool:
+    """Whether all of the caller's arrays are there already; an iterator may put its next item where this one is."""
+    return isinstance(values, np.ndarray | Sequence) or is_tensor(values)
 
 
-def own_flat(array: NumpyArray) -> NumpyArray:
-    """The values, row-major and 1-D, in memory of our own: the caller may reuse its buffer for the next item."""
-    return np.array(array, order="C", copy=True).reshape(-1)
+def stacked(value: Any) -> tuple[NumpyArray, DataType] | None:
+    """`scores` of a [B, rows, columns] array in host memory whose items lie end to end; None for anything else."""
+    if not isinstance(value, np.ndarray) and not (is_tensor(value) and value.device.type == "cpu"):
+        return None
+    if value.ndim != 3 or 0 in value.shape:
+        return None
+    try:
+        array, data_type = scores(value, "values", "B, rows, columns")
+    except TypeError:
+        return None
+    return (array, data_type) if array.flags.c_contiguous else None
+
+
+def flat(array: NumpyArray, borrow: bool) -> NumpyArray:
+    """The values, row-major and 1-D: where they lie if they may be borrowed and lie so, else in memory of our own."""
+    return (np.ascontiguousarray(array) if borrow else np.array(array, order="C", copy=True)).reshape(-1)
+
+
+def end_to_end(arrays: Sequence[NumpyArray]) -> Buffers:
+    """One payload of the values of all, each row-major. Large arrays that lie so are not copied."""
+    pieces: list[NumpyArray] = []
+    small: list[NumpyArray] = []
+    for array in arrays:
+        if array.nbytes < JOINED_BYTES:
+            small.append(array.reshape(-1))
+            continue
+        if small:
+            pieces.append(_joined(small))
+            small = []
+        pieces.append(np.ascontiguousarray(array).reshape(-1))
+    if small:
+        pieces.append(_joined(small))
+    return pieces[0] if len(pieces) == 1 else tuple(pieces)
+
+
+def _joined(arrays: Sequence[NumpyArray]) -> NumpyArray:
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+
+
+def lengths(values: Sequence[int], counts: Sequence[int]) -> Int64Array:
+    """int64 [sum of counts]: each value as often as its count says."""
+    return np.repeat(np.array(values, np.int64), counts)
+
+
+def shared_kind(kinds: Sequence[Kind], counts: Sequence[int]) -> Kind | list[Kind]:
+    """The one kind of all items, or each item's."""
+    if all(kind == kinds[0] for kind in kinds):
+        return kinds[0]
+    return [kind for kind, count in zip(kinds, counts) for _ in range(count)]
+
+
+def kind_at(kinds: Kind | list[Kind], place: int) -> Kind:
+    return kinds if isinstance(kinds, Kind) else kinds[place]
+
+
+def wrapped(arrays: list[NumpyArray], kinds: Kind | list[Kind]) -> list[Any]:
+    """Each array as its caller's kind."""
+    if kinds is NUMPY:
+        return arrays
+    each = [kinds] * len(arrays) if isinstance(kinds, Kind) else kinds
+    return [kind.wrap(array) for kind, array in zip(each, arrays)]
+
+
+def owned_parts(array: NumpyArray, lengths: Int64Array) -> list[NumpyArray]:
+    """`array`, which holds items end to end, as one array for each: in memory of its own, so that a result that is kept
+    does not keep the others of its reply."""
+    ends = np.cumsum(lengths).tolist()
+    return [array[start:end].copy() for start, end in zip([0, *ends], ends)]
 
 
 def integers(value: Any, name: str, axes: str) -> NumpyArray:
@@ -154,7 +221,10 @@ def integers(value: Any, name: str, axes: str) -> NumpyArray:
 
 
 def to_int32(array: NumpyArray) -> npt.NDArray[np.int32]:
-    """Integers as int32; those that do not fit become the nearest that does, which no vocabulary holds either."""
+    """Integers as int32 in memory of our own; those that do not fit become the nearest that does, which no vocabulary
+    holds either."""
+    if array.dtype == np.int32:
+        return array.astype(np.int32)  # of the machine's byte order
     limits = np.iinfo(np.int32)
     if array.dtype.kind == "u":
         array = np.minimum(array.astype(np.uint64), np.uint64(limits.max))

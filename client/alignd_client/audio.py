@@ -1,13 +1,13 @@
 """Words and tokens of a recording (`AlignAudio`): the family."""
 
 import os
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
 from alignd.wire import ALIGN_AUDIO, AlignedSymbol, AudioReply, AudioRequest, ItemStatus, Rpc
 from alignd_client.errors import AlignError, InvalidItemError
-from alignd_client.family import Outcome
+from alignd_client.family import Answers, Contents
 from alignd_client.results import AlignmentItem, AudioAlignment
 
 Audio = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
@@ -22,6 +22,10 @@ class AudioItem:
     transcript: str
 
     @property
+    def count(self) -> int:
+        return 1
+
+    @property
     def key(self) -> Hashable:
         return None
 
@@ -33,8 +37,8 @@ class AudioItem:
     def cells(self) -> int:
         return 0  # known to the server alone
 
-    def unloaded(self) -> "AudioItem":
-        return AudioItem(b"", self.transcript)
+    def part(self, start: int, stop: int) -> "AudioItem":
+        return self
 
 
 class AudioFamily:
@@ -49,7 +53,13 @@ class AudioFamily:
             raise TypeError(f"model must be a name from server_info().models, not {model!r}")
         self.model = model
 
-    def prepare(self, raw: Any) -> AudioItem:
+    def borrows(self, raws: Any) -> bool:
+        return False
+
+    def stack(self, raws: Any) -> AudioItem | None:
+        return None
+
+    def prepare(self, raw: Any, borrow: bool) -> AudioItem:
         audio, transcript = raw
         if not isinstance(transcript, str):
             raise TypeError(f"a transcript must be a str, not {type(transcript).__name__}")
@@ -58,12 +68,12 @@ class AudioFamily:
     def refuse(self, item: AudioItem) -> ItemStatus | None:
         return None
 
-    def pack(self, items: Sequence[AudioItem]) -> AudioRequest:
-        return AudioRequest(items[0].audio, items[0].transcript, self.model)
+    def pack(self, items: Sequence[AudioItem]) -> tuple[AudioRequest, Contents]:
+        return AudioRequest(items[0].audio, items[0].transcript, self.model), None
 
-    def unpack(self, items: Sequence[AudioItem], reply: AudioReply) -> list[AudioAlignment]:
+    def unpack(self, contents: Contents, reply: AudioReply) -> list[AudioAlignment]:
         if not reply.status.ok:
-            return [replace(self.failed(items[0], reply.status), audio_seconds=reply.audio_seconds, model=reply.model)]
+            return [replace(self.failed(None, reply.status), audio_seconds=reply.audio_seconds, model=reply.model)]
         words, tokens = (tuple(map(_item, symbols)) for symbols in (reply.words, reply.tokens))
         return [AudioAlignment(words, tokens, reply.score, reply.audio_seconds, reply.model, reply.status)]
 
@@ -90,11 +100,14 @@ def read_audio(audio: Any) -> bytes:
     raise TypeError(f"audio must be a path, bytes or a file, not {type(audio).__name__}: samples need a WAV header")
 
 
-def only(outcome: Outcome[AudioAlignment]) -> AudioAlignment:
+def only(stream: Iterable[Answers[AudioAlignment]]) -> AudioAlignment:
     """The result of a call about one recording, whose error names no index."""
-    error = outcome.error
+    (answers,) = stream
+    error = answers.errors.get(0)
     if isinstance(error, InvalidItemError):
         raise InvalidItemError(None, error.code, error.field, error.reason)
     if isinstance(error, TypeError | ValueError) and not isinstance(error, AlignError):
         raise type(error)(str(error).removeprefix("item 0: "))
-    return outcome.settle("raise")
+    if error is not None:
+        raise error
+    return answers.results[0]

@@ -5,7 +5,7 @@ from typing import Any
 
 from alignd.wire import ServerInfo
 from alignd_client.audio import Audio, AudioFamily, only
-from alignd_client.ctc import CtcFamily, ForcedAlignJob, StarScore, pairs
+from alignd_client.ctc import CtcFamily, ForcedAlignJob, Pairs, StarScore
 from alignd_client.errors import AlignError, ClientClosedError
 from alignd_client.family import Family, ItemT, OnError, ResultT, check_on_error
 from alignd_client.mas import MAS, MaximumPathJob
@@ -23,9 +23,11 @@ class AlignClient:
     seconds for calls in flight. Setting GRPC_ENABLE_FORK_SUPPORT to 0 takes the support for forks away.)
 
     The `align_*` methods take any iterable and return a lazy iterator over results in the same order: they read ahead
-    only as far as `max_in_flight` requests reach, so that both ends may be longer than memory. Progress is the caller's
-    to show: `for a in tqdm(client.align_mas(items), total=len(items))`. With `on_error="raise"` an item that cannot be
-    aligned raises its `InvalidItemError` when it is reached, which ends the iterator, as exceptions do; long work wants
+    only as far as `max_in_flight` requests reach, so that both ends may be longer than memory. Arrays that are given
+    whole (one stacked array, a list) are read where they lie, and must not be changed until their results are out. What
+    an iterator gives is copied: it may use one buffer for all of its items. Progress is the caller's to show:
+    `for a in tqdm(client.align_mas(items), total=len(items))`. With `on_error="raise"` an item that cannot be aligned
+    raises its `InvalidItemError` when it is reached, which ends the iterator, as exceptions do; long work wants
     `on_error="return"`, where it comes out as a result whose `status` says why.
 
     All alignments are pure functions, so the client tries again by itself, inside the timeout, when the server is
@@ -168,7 +170,7 @@ class AlignClient:
             on_error: "raise" or "return", see the class.
         """
         check_on_error(on_error)
-        return self._results(CtcFamily(blank, star_score), pairs(log_probs, targets), on_error)
+        return self._results(CtcFamily(blank, star_score), Pairs(log_probs, targets), on_error)
 
     def align_audio(self, audio: Audio, transcript: str, model: str = "") -> AudioAlignment:
         """The words and tokens of a recording with their times in seconds.
@@ -183,8 +185,7 @@ class AlignClient:
             OSError: for a file that cannot be read.
             AlignError: see `alignd_client.errors`.
         """
-        (outcome,) = self._pipeline.stream(AudioFamily(model), [(audio, transcript)])
-        return only(outcome)
+        return only(self._pipeline.stream(AudioFamily(model), [(audio, transcript)]))
 
     def align_audios(
         self, recordings: Iterable[tuple[Audio, str]], *, model: str = "", on_error: OnError = "raise"
@@ -223,5 +224,5 @@ class AlignClient:
     def _results(
         self, family: Family[ItemT, Any, Any, ResultT], raws: Iterable[Any], on_error: OnError
     ) -> Iterator[ResultT]:
-        for outcome in self._pipeline.stream(family, raws):
-            yield outcome.settle(on_error)
+        for answers in self._pipeline.stream(family, raws):
+            yield from answers.settle(on_error)

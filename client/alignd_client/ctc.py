@@ -1,27 +1,45 @@
 """CTC forced alignment (`ForcedAlign`): the ragged family, and the padded drop-in on top of it."""
 
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import repeat
 from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from alignd.wire import FORCED_ALIGN, STAR, CtcReply, CtcRequest, DataType, ItemCode, ItemStatus, Rpc
-from alignd_client.arrays import NUMPY, Kind, end_to_end, integers, is_tensor, own_flat, scores, to_int32
+from alignd_client.arrays import (
+    NUMPY,
+    Kind,
+    end_to_end,
+    exists_whole,
+    flat,
+    integers,
+    is_tensor,
+    kind_at,
+    lengths,
+    owned_parts,
+    scores,
+    shared_kind,
+    stacked,
+    to_int32,
+    wrapped,
+)
 from alignd_client.errors import InvalidRequestError
-from alignd_client.family import Outcome, collect
-from alignd_client.results import CtcAlignment, SpanColumns
+from alignd_client.family import Answers, collect, failed_places
+from alignd_client.results import CtcAlignment
 
 FLOAT32_MAX: Final = float(np.finfo(np.float32).max)
 StarScore = float | Literal["max"]
 Int32Array = npt.NDArray[np.int32]
-Float32Array = npt.NDArray[np.float32]
+Int64Array = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class CtcItem:
-    """Emissions and labels of one utterance: `log_probs` [frames, vocabulary] in any strides, or 1-D and row-major."""
+    """Emissions and labels of `count` utterances of one shape: `log_probs` 1-D, row-major and end to end, that of one
+    also [frames, vocabulary] with any strides; `targets` end to end, as many labels for each."""
 
     log_probs: npt.NDArray[Any]
     data_type: DataType
@@ -29,6 +47,12 @@ class CtcItem:
     vocabulary: int
     targets: Int32Array
     kind: Kind
+    count: int = 1
+
+    @property
+    def labels(self) -> int:
+        """Of each."""
+        return len(self.targets) // self.count
 
     @property
     def key(self) -> Hashable:
@@ -40,10 +64,22 @@ class CtcItem:
 
     @property
     def cells(self) -> int:
-        return self.frames * (2 * len(self.targets) + 1)
+        return self.count * self.frames * (2 * self.labels + 1)
 
-    def unloaded(self) -> "CtcItem":
-        return replace(self, log_probs=self.log_probs[:0].copy())
+    def part(self, start: int, stop: int) -> "CtcItem":
+        size, labels = self.frames * self.vocabulary, self.labels
+        log_probs, targets = self.log_probs[start * size : stop * size], self.targets[start * labels : stop * labels]
+        return CtcItem(log_probs, self.data_type, self.frames, self.vocabulary, targets, self.kind, stop - start)
+
+
+@dataclass(frozen=True, slots=True)
+class CtcContents:
+    """Lengths of B utterances, int64 [B], their labels end to end, and the kind of all or of each."""
+
+    frames: Int64Array
+    labels: Int64Array
+    targets: Int32Array
+    kinds: Kind | list[Kind]
 
 
 def star_score_of(star_score: Any) -> float | None:
@@ -84,19 +120,36 @@ class CtcFamily:
         self.blank = blank_of(blank)
         self.star_score = star_score_of(star_score)
 
-    def prepare(self, raw: Any) -> CtcItem:
+    def borrows(self, raws: Any) -> bool:
+        return isinstance(raws, Pairs) and exists_whole(raws.log_probs)
+
+    def stack(self, raws: Any) -> CtcItem | None:
+        found = stacked(raws.log_probs) if isinstance(raws, Pairs) else None
+        if found is None or not (is_tensor(raws.targets) or isinstance(raws.targets, np.ndarray)):
+            return None
+        array, data_type = found
+        B, T, V = array.shape
+        if raws.targets.ndim != 2 or len(raws.targets) != B:
+            return None
+        try:
+            targets = to_int32(integers(raws.targets, "targets", "B, labels"))
+        except TypeError:
+            return None
+        return CtcItem(array.reshape(-1), data_type, T, V, targets.reshape(-1), Kind.of(raws.log_probs), B)
+
+    def prepare(self, raw: Any, borrow: bool) -> CtcItem:
         if isinstance(raw, CtcItem):
             return raw
         log_probs, targets = raw
         array, data_type = scores(log_probs, "each item's log_probs", "frames, vocabulary")
         labels = to_int32(integers(targets, "each item's targets", "labels"))
         frames, vocabulary = array.shape
-        return CtcItem(own_flat(array), data_type, frames, vocabulary, labels, Kind.of(log_probs))
+        return CtcItem(flat(array, borrow), data_type, frames, vocabulary, labels, Kind.of(log_probs))
 
     def refuse(self, item: CtcItem) -> ItemStatus | None:
         # A request has one blank and one vocabulary: what contradicts them would take the other items with it.
         if not (item.frames and item.vocabulary):
-            size = f"{len(item.targets)} targets, {item.frames} frames, vocabulary of {item.vocabulary}"
+            size = f"{item.labels} targets, {item.frames} frames, vocabulary of {item.vocabulary}"
             reason = f"empty item ({size}): it needs a target, a frame and a column"
             return ItemStatus(ItemCode.EMPTY, "frames", reason)
         if self.blank >= item.vocabulary:
@@ -104,94 +157,113 @@ class CtcFamily:
             return ItemStatus(ItemCode.TARGET_OUT_OF_RANGE, "blank", reason)
         return None
 
-    def pack(self, items: Sequence[CtcItem]) -> CtcRequest:
-        return CtcRequest(
+    def pack(self, items: Sequence[CtcItem]) -> tuple[CtcRequest, CtcContents]:
+        counts = [item.count for item in items]
+        frames = lengths([item.frames for item in items], counts)
+        labels = lengths([item.labels for item in items], counts)
+        targets = np.concatenate([item.targets for item in items])
+        request = CtcRequest(
             log_probs=end_to_end([item.log_probs for item in items]),
             data_type=items[0].data_type,
-            frames=np.array([item.frames for item in items], np.int64),
+            frames=frames,
             vocabulary_size=items[0].vocabulary,
-            targets=np.concatenate([item.targets for item in items]),
-            target_lengths=np.array([len(item.targets) for item in items], np.int64),
+            targets=targets,
+            target_lengths=labels,
             blank=self.blank,
             star_score=self.star_score,
         )
+        return request, CtcContents(frames, labels, targets, shared_kind([item.kind for item in items], counts))
 
-    def unpack(self, items: Sequence[CtcItem], reply: CtcReply) -> list[CtcAlignment]:
-        frames = np.cumsum([item.frames for item in items])
-        labels = np.cumsum([len(item.targets) for item in items])
-        fits = len(reply.statuses) == len(reply.scores) == len(items) and len(reply.durations) == labels[-1]
-        if not fits or not len(reply.paths) == len(reply.frame_scores) == frames[-1]:
+    def unpack(self, contents: CtcContents, reply: CtcReply) -> list[CtcAlignment]:
+        frames, labels, kinds, statuses = contents.frames, contents.labels, contents.kinds, reply.statuses
+        fits = len(statuses) == len(reply.scores) == len(frames) and len(reply.durations) == labels.sum()
+        if not fits or not len(reply.paths) == len(reply.frame_scores) == frames.sum():
             raise ValueError("its counts are other ones")
-        results: list[CtcAlignment] = []
-        for i, (item, status) in enumerate(zip(items, reply.statuses)):
-            if not status.ok:
-                results.append(self.failed(item, status))
-                continue
-            durations = reply.durations[labels[i] - len(item.targets) : labels[i]].astype(np.int32)
-            path = reply.paths[frames[i] - item.frames : frames[i]].astype(np.int32)
-            frame_scores = reply.frame_scores[frames[i] - item.frames : frames[i]].astype(np.float32)
-            results.append(self._result(item, durations, path, frame_scores, float(reply.scores[i]), status))
+        # Of the machine's byte order.
+        durations, paths = (array.astype(np.int32, copy=False) for array in (reply.durations, reply.paths))
+        frame_scores = reply.frame_scores.astype(np.float32, copy=False)
+        failed = failed_places(statuses)
+        aligned = np.ones(len(frames), bool)
+        aligned[failed] = False
+        check_paths(paths, durations, contents, aligned)
+        results = list(
+            map(
+                CtcAlignment,
+                wrapped(owned_parts(durations, labels), kinds),
+                wrapped(owned_parts(paths, frames), kinds),
+                wrapped(owned_parts(frame_scores, frames), kinds),
+                reply.scores.tolist(),
+                statuses,
+                owned_parts(contents.targets, labels),
+                repeat(self.blank),
+            )
+        )
+        for place in failed:
+            results[place] = self._failed(kind_at(kinds, place), statuses[place])
         return results
 
     def failed(self, item: CtcItem | None, status: ItemStatus) -> CtcAlignment:
-        kind = item.kind if item else NUMPY
-        durations, path, labels = (kind.wrap(np.zeros(0, np.int32)) for _ in range(3))
+        return self._failed(item.kind if item else NUMPY, status)
+
+    def _failed(self, kind: Kind, status: ItemStatus) -> CtcAlignment:
         empty = np.zeros(0, np.int32)
-        columns = SpanColumns(empty, empty, empty, np.zeros(0, np.float64))
-        return CtcAlignment(durations, path, labels, kind.wrap(np.zeros(0, np.float32)), np.nan, status, columns)
-
-    def _result(
-        self,
-        item: CtcItem,
-        durations: Int32Array,
-        path: Int32Array,
-        frame_scores: Float32Array,
-        score: float,
-        status: ItemStatus,
-    ) -> CtcAlignment:
-        if path.min() < 0 or path.max() > 2 * len(item.targets) or (np.diff(path) < 0).any():
-            raise ValueError("a path leaves its lattice")
-        # A blank frame looks at the label on its left, or for state 2L the last, and takes the blank instead.
-        label = np.minimum(path // 2, len(item.targets) - 1)
-        labels = np.where(path % 2 == 1, item.targets[label], np.int32(self.blank))
-        columns = span_columns(path, item.targets, frame_scores)
-        wrap = item.kind.wrap
-        return CtcAlignment(wrap(durations), wrap(path), wrap(labels), wrap(frame_scores), score, status, columns)
+        durations, path, frame_scores = kind.wrap(empty), kind.wrap(empty.copy()), kind.wrap(np.zeros(0, np.float32))
+        return CtcAlignment(durations, path, frame_scores, np.nan, status, empty.copy(), self.blank)
 
 
-def span_columns(path: Int32Array, targets: Int32Array, frame_scores: Float32Array) -> SpanColumns:
-    """Where each label's frames are, and their mean log-prob.
+def check_paths(
+    paths: Int32Array, durations: Int32Array, contents: CtcContents, aligned: npt.NDArray[np.bool_]
+) -> None:
+    """That each aligned item's path is one, from its first label or the blank before to its last or the blank after,
+    without leaving out a label; and that durations count its frames.
 
     Args:
-        path: int32 [T], states, never descending.
-        targets: int32 [L], each with at least one frame.
-        frame_scores: float32 [T].
+        paths: int32, the items' [T] end to end.
+        durations: int32, the items' [L] end to end.
+        contents: lengths.
+        aligned: bool [B].
+
+    Raises:
+        ValueError: if not.
     """
-    states = 2 * np.arange(len(targets)) + 1
-    starts = np.searchsorted(path, states, "left")
-    ends = np.searchsorted(path, states, "right")
-    if (ends == starts).any():
-        raise ValueError("a label has no frame")
-    bounds = np.stack([starts, ends], 1).reshape(-1)
-    # One more frame, so that the last end is an index; of the sums, every second is of the blanks between labels.
-    padded = np.append(frame_scores.astype(np.float64), 0.0)
-    sums = np.add.reduceat(padded, bounds)[::2]
-    return SpanColumns(targets, starts, ends, sums / (ends - starts))
+    frames, labels = contents.frames, contents.labels
+    ends = np.cumsum(frames)
+    first, last = paths[ends - frames], paths[ends - 1]
+    steps = np.diff(paths)
+    steps[ends[:-1] - 1] = 0  # from one item to the next
+    wrong = (steps < 0) | (steps > 1 + (paths[:-1] & 1))
+    if not aligned.all():
+        wrong &= np.repeat(aligned, frames)[1:]
+    inside = (first >= 0) & (first <= 1) & (last >= 2 * labels - 1) & (last <= 2 * labels)
+    if wrong.any() or not (inside | ~aligned).all():
+        raise ValueError("a path leaves its lattice")
+    on_label = np.flatnonzero((paths & 1) & np.repeat(aligned, frames))
+    label = np.repeat(np.cumsum(labels) - labels, frames)[on_label] + paths[on_label] // 2
+    counted = np.bincount(label, minlength=len(durations))
+    if not ((counted == durations) | ~np.repeat(aligned, labels)).all():
+        raise ValueError("durations do not count the frames of a path")
 
 
-def pairs(log_probs: Iterable[Any], targets: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
-    """Both side by side. Raises `InvalidRequestError` when one ends before the other."""
-    end = object()
-    others = iter(targets)
-    count = 0
-    for one in log_probs:
-        other = next(others, end)
-        if other is end:
-            raise miscounted("targets", "log_probs", count)
-        yield one, other
-        count += 1
-    if next(others, end) is not end:
-        raise miscounted("log_probs", "targets", count)
+class Pairs:
+    """Emissions and targets side by side."""
+
+    def __init__(self, log_probs: Iterable[Any], targets: Iterable[Any]) -> None:
+        self.log_probs = log_probs
+        self.targets = targets
+
+    def __iter__(self) -> Iterator[tuple[Any, Any]]:
+        """Raises `InvalidRequestError` when one ends before the other."""
+        end = object()
+        others = iter(self.targets)
+        count = 0
+        for one in self.log_probs:
+            other = next(others, end)
+            if other is end:
+                raise miscounted("targets", "log_probs", count)
+            yield one, other
+            count += 1
+        if next(others, end) is not end:
+            raise miscounted("log_probs", "targets", count)
 
 
 def miscounted(short: str, long: str, count: int) -> InvalidRequestError:
@@ -235,13 +307,13 @@ class ForcedAlignJob:
         for matrix, targets, frames, labels in rows:
             yield CtcItem(matrix[:frames], self._data_type, frames, matrix.shape[1], targets[:labels], NUMPY)
 
-    def assemble(self, outcomes: Iterable[Outcome[CtcAlignment]]) -> tuple[Any, Any]:
+    def assemble(self, stream: Iterable[Answers[CtcAlignment]]) -> tuple[Any, Any]:
         """Labels of the frames [B, T] and their log-probs [B, T]. Raises `InvalidItemsError`."""
         B, T, _ = self._array.shape
         double = self._data_type is DataType.FLOAT64
         paths = np.full((B, T), self.family.blank, np.int32)
         frame_scores = np.zeros((B, T), np.float64 if double else np.float32)
-        for b, alignment in enumerate(collect(outcomes)):
+        for b, alignment in enumerate(collect(stream)):
             frames = self._frames[b]
             paths[b, :frames] = alignment.labels
             frame_scores[b, :frames] = self._gather(b, alignment) if double else alignment.frame_scores

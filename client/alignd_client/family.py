@@ -3,11 +3,11 @@
 A family is one module (`mas`, `ctc`, `audio`): an `RPC`'s worth of packing and unpacking, free of any transport.
 """
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 
-from alignd.wire import ItemCode, ItemStatus, Rpc
+from alignd.wire import OK, ItemCode, ItemStatus, Rpc
 from alignd_client.errors import AlignError, InvalidItemError, InvalidItemsError, MessageTooLargeError
 from alignd_client.results import Result
 
@@ -18,7 +18,12 @@ OnError = Literal["raise", "return"]
 
 
 class Item(Protocol):
-    """One utterance, validated and copied out of the caller's arrays."""
+    """One utterance, validated; or several of one shape whose arrays lie end to end."""
+
+    @property
+    def count(self) -> int:
+        """How many."""
+        ...
 
     @property
     def key(self) -> Hashable:
@@ -27,16 +32,16 @@ class Item(Protocol):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of its payload in a message."""
+        """Bytes of its payload in a message, of all of them."""
         ...
 
     @property
     def cells(self) -> int:
-        """Lattice cells that the server computes for it."""
+        """Lattice cells that the server computes for it, of all of them."""
         ...
 
-    def unloaded(self) -> "Self":
-        """What unpacking a reply needs of it: not the payload, which is in the request by then."""
+    def part(self, start: int, stop: int) -> "Self":
+        """Those from `start` to `stop`."""
         ...
 
 
@@ -44,6 +49,9 @@ ItemT = TypeVar("ItemT", bound=Item)
 Request = TypeVar("Request")
 Reply = TypeVar("Reply")
 ResultT = TypeVar("ResultT", bound=Result)
+
+Contents = Any
+"""What a family keeps of the items of a request for unpacking the reply: lengths and kinds, not the payload."""
 
 
 class Family(Protocol[ItemT, Request, Reply, ResultT]):
@@ -54,20 +62,33 @@ class Family(Protocol[ItemT, Request, Reply, ResultT]):
     blocks: bool
     """Whether `prepare` waits for files, and so has no place in an event loop."""
 
-    def prepare(self, raw: Any) -> ItemT:
-        """Validates what the caller gave. Raises `TypeError`, `ValueError` or `OSError`."""
+    def borrows(self, raws: Any) -> bool:
+        """Whether the caller gave arrays that exist whole: they are read where they lie, not copied one by one."""
+        ...
+
+    def stack(self, raws: Any) -> ItemT | None:
+        """All that the caller gave as one item, if it is one array of good items; else None."""
+        ...
+
+    def prepare(self, raw: Any, borrow: bool) -> ItemT:
+        """Validates what the caller gave. Raises `TypeError`, `ValueError` or `OSError`.
+
+        Args:
+            raw: one utterance, or an item that is prepared already.
+            borrow: as `borrows` says.
+        """
         ...
 
     def refuse(self, item: ItemT) -> ItemStatus | None:
         """Why an item cannot travel, alone or with others; None if it can."""
         ...
 
-    def pack(self, items: Sequence[ItemT]) -> Request:
-        """One request of items with equal keys."""
+    def pack(self, items: Sequence[ItemT]) -> tuple[Request, Contents]:
+        """One request of items with equal keys, and what `unpack` needs to know of them."""
         ...
 
-    def unpack(self, items: Sequence[ItemT], reply: Reply) -> list[ResultT]:
-        """One result per item. Raises `ValueError` for a reply that does not fit the request."""
+    def unpack(self, contents: Contents, reply: Reply) -> list[ResultT]:
+        """One result per utterance. Raises `ValueError` for a reply that does not fit the request."""
         ...
 
     def failed(self, item: ItemT | None, status: ItemStatus) -> ResultT:
@@ -76,25 +97,38 @@ class Family(Protocol[ItemT, Request, Reply, ResultT]):
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome(Generic[ResultT]):
-    """What became of one item: its result, and the error that it deserves if it was not aligned."""
+class Answers(Generic[ResultT]):
+    """What became of consecutive items: a result for each, and by its place among them the error of one that failed."""
 
-    result: ResultT
-    error: Exception | None = None
+    results: list[ResultT]
+    errors: dict[int, Exception]
 
-    def settle(self, on_error: OnError) -> ResultT:
-        if self.error is not None and on_error == "raise":
-            raise self.error
-        return self.result
+    def settle(self, on_error: OnError) -> Iterable[ResultT]:
+        return self.results if not self.errors or on_error == "return" else self._until_error()
+
+    def _until_error(self) -> Iterator[ResultT]:
+        for place, result in enumerate(self.results):
+            if place in self.errors:
+                raise self.errors[place]
+            yield result
 
 
-def outcome_of(result: ResultT, index: int | None) -> Outcome[ResultT]:
-    status = result.status
-    if status.ok:
-        return Outcome(result)
-    error = InvalidItemError(index, status.code, status.field, status.message)
-    # A server that says no more than the code leaves the sentence to us.
-    return Outcome(result if status.message else _with_message(result, error), error)
+def failed_places(statuses: Sequence[ItemStatus]) -> list[int]:
+    return [place for place, status in enumerate(statuses) if status is not OK and not status.ok]
+
+
+def answers_of(results: list[ResultT], first: int) -> Answers[ResultT]:
+    """`first` is the place of the first of them in what the caller gave."""
+    errors: dict[int, Exception] = {}
+    for place in failed_places([result.status for result in results]):
+        result = results[place]
+        status = result.status
+        error = InvalidItemError(first + place, status.code, status.field, status.message)
+        errors[place] = error
+        # A server that says no more than the code leaves the sentence to us.
+        if not status.message:
+            results[place] = _with_message(result, error)
+    return Answers(results, errors)
 
 
 def _with_message(result: ResultT, error: InvalidItemError) -> ResultT:
@@ -102,18 +136,18 @@ def _with_message(result: ResultT, error: InvalidItemError) -> ResultT:
     return replace(result, status=status)  # type: ignore[type-var]  # all results are dataclasses
 
 
-def collect(outcomes: Iterable[Outcome[ResultT]]) -> list[ResultT]:
+def collect(stream: Iterable[Answers[ResultT]]) -> list[ResultT]:
     """The results of a padded batch. Raises `InvalidItemsError` with every bad item, or the first other error."""
     results: list[ResultT] = []
-    errors: list[InvalidItemError] = []
-    for outcome in outcomes:
-        if isinstance(outcome.error, InvalidItemError):
-            errors.append(outcome.error)
-        elif outcome.error is not None:
-            raise outcome.error
-        results.append(outcome.result)
-    if errors:
-        raise InvalidItemsError(errors, len(results))
+    bad: list[InvalidItemError] = []
+    for answers in stream:
+        for error in answers.errors.values():
+            if not isinstance(error, InvalidItemError):
+                raise error
+            bad.append(error)
+        results.extend(answers.results)
+    if bad:
+        raise InvalidItemsError(bad, len(results))
     return results
 
 

@@ -124,21 +124,48 @@ class LocalCall(Generic[Request, Reply]):
         self._engine = engine
         self._rpc = rpc
         self._request = request
+        self._begun = False
         self._running: Future[Reply] | None = None
         self._cancelled = threading.Event()
 
-    def attempt(self, remaining: Remaining) -> Reply:
-        timeout = remaining()
+    def begin(self, remaining: Remaining) -> bool:
+        self._begun = True
         try:
-            self._running = self._engine.submit(self._rpc, self._request, timeout)
-            if self._cancelled.is_set():
-                self._running.cancel()
-            return self._running.result(timeout)
+            self._submit(remaining())
+        except AlignError as error:
+            self._running = Future()
+            self._running.set_exception(error)
+            return not error.retryable  # who tries again must be able to wait
+        return True
+
+    def done(self) -> bool:
+        return self._running is not None and self._running.done()
+
+    def attempt(self, remaining: Remaining) -> Reply:
+        begun, self._begun = self._begun, False
+        if begun and self._running is not None and self._running.done():
+            return self._result(self._running, None)  # late or not, it is there
+        timeout = remaining()
+        return self._result(self._running if begun and self._running else self._submit(timeout), timeout)
+
+    def _submit(self, timeout: float | None) -> "Future[Reply]":
+        try:
+            self._running = running = self._engine.submit(self._rpc, self._request, timeout)
+        except AlignError:
+            raise
+        except Exception as error:
+            raise translated(error, timeout) from None
+        if self._cancelled.is_set():
+            running.cancel()
+        return running
+
+    def _result(self, running: "Future[Reply]", timeout: float | None) -> Reply:
+        try:
+            return running.result(timeout)
         except (CancelledError, AlignError):
             raise
-        except BaseException as error:
-            if self._running is not None:  # a deadline or an interrupt: the engine need not go on
-                self._running.cancel()
+        except BaseException as error:  # a deadline or an interrupt: the engine need not go on
+            running.cancel()
             raise translated(error, timeout) from None
 
     def pause(self, seconds: float) -> None:

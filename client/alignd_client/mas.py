@@ -1,7 +1,7 @@
 """Monotonic alignment search (`MaximumPath`): the ragged family, and the padded drop-in on top of it."""
 
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -13,28 +13,37 @@ from alignd_client.arrays import (
     Kind,
     dtype_name,
     end_to_end,
+    exists_whole,
+    flat,
     is_tensor,
-    own_flat,
+    kind_at,
+    lengths,
+    owned_parts,
     require_dimensions,
     scores,
+    shared_kind,
+    stacked,
     to_numpy,
+    wrapped,
 )
 from alignd_client.errors import InvalidRequestError
-from alignd_client.family import Outcome, collect
+from alignd_client.family import Answers, collect, failed_places
 from alignd_client.results import Alignment
 
 Int64Array = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class MasItem:
-    """Scores of one utterance in `data_type.storage`: [tokens, frames] with any strides, or 1-D and row-major."""
+    """Scores of `count` utterances of one shape in `data_type.storage`: 1-D, row-major and end to end; those of one
+    also [tokens, frames] with any strides."""
 
     values: npt.NDArray[Any]
     data_type: DataType
     tokens: int
     frames: int
     kind: Kind
+    count: int = 1
 
     @property
     def key(self) -> Hashable:
@@ -48,8 +57,19 @@ class MasItem:
     def cells(self) -> int:
         return self.values.size
 
-    def unloaded(self) -> "MasItem":
-        return replace(self, values=self.values[:0].copy())
+    def part(self, start: int, stop: int) -> "MasItem":
+        size = self.tokens * self.frames
+        values = self.values[start * size : stop * size]
+        return MasItem(values, self.data_type, self.tokens, self.frames, self.kind, stop - start)
+
+
+@dataclass(frozen=True, slots=True)
+class MasContents:
+    """Lengths of B utterances, int64 [B], and the kind of all or of each."""
+
+    tokens: Int64Array
+    frames: Int64Array
+    kinds: Kind | list[Kind]
 
 
 class MasFamily:
@@ -59,12 +79,23 @@ class MasFamily:
     items_per_request = 1 << 30
     blocks = False
 
-    def prepare(self, raw: Any) -> MasItem:
+    def borrows(self, raws: Any) -> bool:
+        return exists_whole(raws)
+
+    def stack(self, raws: Any) -> MasItem | None:
+        found = stacked(raws)
+        if found is None:
+            return None
+        array, data_type = found
+        B, S, T = array.shape
+        return MasItem(array.reshape(-1), data_type, S, T, Kind.of(raws), B)
+
+    def prepare(self, raw: Any, borrow: bool) -> MasItem:
         if isinstance(raw, MasItem):
             return raw
         array, data_type = scores(raw, "each item", "tokens, frames")
         tokens, frames = array.shape
-        return MasItem(own_flat(array), data_type, tokens, frames, Kind.of(raw))
+        return MasItem(flat(array, borrow), data_type, tokens, frames, Kind.of(raw))
 
     def refuse(self, item: MasItem) -> ItemStatus | None:
         # Without values there is no bound on what its lengths would make of a reply.
@@ -74,35 +105,37 @@ class MasFamily:
         reason = f"empty item ({size}): it needs at least one token and one frame"
         return ItemStatus(ItemCode.EMPTY, "frames", reason)
 
-    def pack(self, items: Sequence[MasItem]) -> MasRequest:
+    def pack(self, items: Sequence[MasItem]) -> tuple[MasRequest, MasContents]:
+        counts = [item.count for item in items]
+        tokens = lengths([item.tokens for item in items], counts)
+        frames = lengths([item.frames for item in items], counts)
         values = end_to_end([item.values for item in items])
-        tokens = np.array([item.tokens for item in items], np.int64)
-        frames = np.array([item.frames for item in items], np.int64)
         # Paths follow from durations and would only make the reply longer.
-        return MasRequest(values, items[0].data_type, tokens, frames, return_paths=False)
+        request = MasRequest(values, items[0].data_type, tokens, frames, return_paths=False)
+        return request, MasContents(tokens, frames, shared_kind([item.kind for item in items], counts))
 
-    def unpack(self, items: Sequence[MasItem], reply: MasReply) -> list[Alignment]:
-        ends = np.cumsum([item.tokens for item in items])
-        if not (len(reply.statuses) == len(reply.scores) == len(items) and len(reply.durations) == ends[-1]):
+    def unpack(self, contents: MasContents, reply: MasReply) -> list[Alignment]:
+        tokens, statuses = contents.tokens, reply.statuses
+        if not len(statuses) == len(reply.scores) == len(tokens) or len(reply.durations) != tokens.sum():
             raise ValueError("its counts are other ones")
-        return [
-            self._result(item, reply.durations[end - item.tokens : end], float(score), status)
-            for item, end, score, status in zip(items, ends, reply.scores, reply.statuses)
-        ]
+        durations = reply.durations.astype(np.int32, copy=False)  # of the machine's byte order
+        failed = failed_places(statuses)
+        fits = np.add.reduceat(durations, np.cumsum(tokens) - tokens) == contents.frames
+        fits[failed] = True
+        if durations.min() < 0 or not fits.all():
+            raise ValueError("durations do not sum to the frames")
+        parts = wrapped(owned_parts(durations, tokens), contents.kinds)
+        results = list(map(Alignment, parts, reply.scores.tolist(), statuses))
+        for place in failed:
+            results[place] = _failed(kind_at(contents.kinds, place), statuses[place])
+        return results
 
     def failed(self, item: MasItem | None, status: ItemStatus) -> Alignment:
-        kind = item.kind if item else NUMPY
-        return Alignment(kind.wrap(np.zeros(0, np.int32)), kind.wrap(np.zeros(0, np.int32)), np.nan, status)
+        return _failed(item.kind if item else NUMPY, status)
 
-    def _result(self, item: MasItem, durations: npt.NDArray[np.int32], score: float, status: ItemStatus) -> Alignment:
-        if not status.ok:
-            return self.failed(item, status)
-        # Of the machine's byte order, and writable: the reply's array is a view of the message.
-        durations = durations.astype(np.int32)
-        if durations.min() < 0 or durations.sum() != item.frames:
-            raise ValueError("durations do not sum to the frames")
-        path = np.repeat(np.arange(item.tokens, dtype=np.int32), durations)
-        return Alignment(item.kind.wrap(durations), item.kind.wrap(path), score, status)
+
+def _failed(kind: Kind, status: ItemStatus) -> Alignment:
+    return Alignment(kind.wrap(np.zeros(0, np.int32)), np.nan, status)
 
 
 MAS: Final = MasFamily()
@@ -122,9 +155,9 @@ class MaximumPathJob:
         for matrix, tokens, frames in zip(self._array, self._tokens.tolist(), self._frames.tolist()):
             yield MasItem(matrix[:tokens, :frames], self._data_type, tokens, frames, NUMPY)
 
-    def assemble(self, outcomes: Iterable[Outcome[Alignment]]) -> Any:
+    def assemble(self, stream: Iterable[Answers[Alignment]]) -> Any:
         """The paths as 0 and 1, [B, tokens, frames]. Raises `InvalidItemsError`."""
-        alignments = collect(outcomes)
+        alignments = collect(stream)
         out = self._kind.zeros(self._array.shape, self._dtype)
         if not alignments:
             return out

@@ -33,7 +33,7 @@ class ClientOptions:
     def limits(self, has_message_limit: bool) -> PackingLimits | None:
         """As far as they are known without asking; None if the server must be asked."""
         if not has_message_limit:
-            return PackingLimits()
+            return PackingLimits.in_process()
         if self.max_message_bytes is not None:
             return PackingLimits(self.max_message_bytes)
         return None

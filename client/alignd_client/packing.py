@@ -1,18 +1,18 @@
 """Items into requests: large enough to be worth a message, small enough to share a server."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar
 
 from alignd.wire import Limits, MalformedRequestError, Rpc
 from alignd_client.errors import AlignError, MessageTooLargeError, ServerError, invalid_request
-from alignd_client.family import Family, ItemT, Outcome, ResultT, outcome_of, refusal
+from alignd_client.family import Answers, Contents, Family, ItemT, ResultT, answers_of, refusal
 
 Request = TypeVar("Request")
 Reply = TypeVar("Reply")
 
 ENOUGH_BYTES: Final = 1 << 20
-"""A request that holds this much is sent: past it, larger messages are no faster, only later."""
+"""A message that holds this much is sent: past it, larger ones are no faster, only later."""
 
 MOST_BYTES: Final = 4 << 20
 MOST_CELLS: Final = 4 << 20
@@ -20,33 +20,59 @@ MOST_CELLS: Final = 4 << 20
 
 MOST_ITEMS: Final = 512
 
+LOCAL_BYTES: Final = 64 << 20
+LOCAL_CELLS: Final = 4 << 20
+LOCAL_ITEMS: Final = 512
+"""In process: a millisecond or so of the kernels' work, while which the last request's results are taken apart."""
+
 ITEM_OVERHEAD: Final = 64
 """More bytes than an item's lengths and the like take in a message beside its payload."""
 
 
 @dataclass(frozen=True, slots=True)
 class PackingLimits:
-    """What the server takes; None where there is no limit."""
+    """How much shares a request.
+
+    Attributes:
+        message_bytes: of one item, that the server takes; None where there is no limit.
+        items: of one request.
+        enough_bytes: a request that holds this much is sent.
+        most_bytes: of a request of several items.
+        cells: lattice cells of a request of several items.
+    """
 
     message_bytes: int | None = None
     items: int = MOST_ITEMS
+    enough_bytes: int = ENOUGH_BYTES
+    most_bytes: int = MOST_BYTES
+    cells: int = MOST_CELLS
 
     @classmethod
     def of(cls, limits: Limits) -> "PackingLimits":
         """A 0, from a server that does not say, is no limit."""
         return cls(limits.max_message_bytes or None, min(MOST_ITEMS, limits.max_queue_items or MOST_ITEMS))
 
+    @classmethod
+    def in_process(cls) -> "PackingLimits":
+        """Without messages, what a request costs is its way from thread to thread and back."""
+        return cls(None, LOCAL_ITEMS, LOCAL_BYTES, LOCAL_BYTES, LOCAL_CELLS)
+
 
 @dataclass(slots=True)
 class Parcel(Generic[ItemT, Request, Reply, ResultT]):
-    """A run of the caller's items that travel together, or one that stays behind: then `settled` holds its outcome."""
+    """A run of the caller's items that travel together, or one that stays behind: then `settled` holds its answer.
+
+    `first` is the place of the first in what the caller gave, `count` how many utterances there are.
+    """
 
     family: Family[ItemT, Request, Reply, ResultT]
     first: int
     items: list[ItemT] = field(default_factory=list)
-    settled: Outcome[ResultT] | None = None
+    settled: Answers[ResultT] | None = None
+    count: int = 0
     nbytes: int = 0
     cells: int = 0
+    contents: Contents = None
 
     @property
     def rpc(self) -> Rpc[Request, Reply]:
@@ -57,89 +83,118 @@ class Parcel(Generic[ItemT, Request, Reply, ResultT]):
 
         Raises `InvalidRequestError` for what no door takes: here, as an engine in this process would not see it.
         """
-        request = self.family.pack(self.items)
-        self.items = [item.unloaded() for item in self.items]
+        request, self.contents = self.family.pack(self.items)
+        self.items = []
         try:
             self.rpc.check_request(request)
         except MalformedRequestError as error:
             raise invalid_request(error) from None
         return request
 
-    def outcomes(self, reply: Reply) -> list[Outcome[ResultT]]:
+    def answers(self, reply: Reply) -> Answers[ResultT]:
         """Raises `ServerError` for a reply that does not fit the request."""
         try:
-            results = self.family.unpack(self.items, reply)
+            results = self.family.unpack(self.contents, reply)
         except ValueError as error:
             raise ServerError(f"the server's answer to {self.rpc.name} does not fit the request: {error}") from error
-        return [outcome_of(result, self.first + i) for i, result in enumerate(results)]
+        return answers_of(results, self.first)
 
 
 class Packer(Generic[ItemT, Request, Reply, ResultT]):
-    """Takes items in order, gives parcels in order. A parcel is a run of consecutive items, which keeps the order."""
+    """Takes items in order, gives parcels in order. A parcel is a run of consecutive items, which keeps the order.
 
-    def __init__(self, family: Family[ItemT, Request, Reply, ResultT], limits: PackingLimits) -> None:
+    Args:
+        family: of the items.
+        limits: of requests.
+        borrow: whether the caller's arrays may be read where they lie until their results are out.
+    """
+
+    def __init__(
+        self, family: Family[ItemT, Request, Reply, ResultT], limits: PackingLimits, *, borrow: bool = False
+    ) -> None:
         self._family = family
         self._limits = limits
+        self._borrow = borrow
         self._most_items = min(limits.items, family.items_per_request)
-        most = MOST_BYTES if limits.message_bytes is None else min(MOST_BYTES, limits.message_bytes)
+        most = limits.most_bytes if limits.message_bytes is None else min(limits.most_bytes, limits.message_bytes)
         self._most_bytes = most - ITEM_OVERHEAD
+        # What is copied one by one goes sooner: its maker may be slow, and its memory is ours.
+        self._enough_bytes = min(limits.enough_bytes, self._most_bytes)
+        if not borrow:
+            self._enough_bytes = min(self._enough_bytes, MOST_BYTES)
         self._open: Parcel[ItemT, Request, Reply, ResultT] | None = None
         self._count = 0
+
+    def parts(self, stack: ItemT) -> Iterator[ItemT] | None:
+        """A caller's one array of items as parts, each a request's worth; None if its items must be refused."""
+        first = stack.part(0, 1)
+        if self._over_limit(first) or self._family.refuse(first):
+            return None
+        enough = -(-self._enough_bytes // (first.nbytes + ITEM_OVERHEAD))
+        most = self._most_bytes // (first.nbytes + ITEM_OVERHEAD)
+        size = max(1, min(enough, most, self._limits.cells // max(first.cells, 1), self._most_items))
+        return (stack.part(start, min(start + size, stack.count)) for start in range(0, stack.count, size))
 
     def push(self, raw: Any) -> Sequence[Parcel[ItemT, Request, Reply, ResultT]]:
         """Adds the caller's next item; returns the parcels that are complete.
 
-        What `prepare` raises becomes the item's outcome, since the next one may be good. Errors of this package, other
+        What `prepare` raises becomes the item's answer, since the next one may be good. Errors of this package, other
         than an item's size, are raised: they are about more than the item.
         """
         index = self._count
-        self._count += 1
         item = None
         try:
-            item = self._family.prepare(raw)
-            self._check_size(item, index)
+            item = self._family.prepare(raw, self._borrow)
+            if self._over_limit(item):
+                raise MessageTooLargeError(item.nbytes + ITEM_OVERHEAD, self._limits.message_bytes, index)
         except (TypeError, ValueError, OSError) as error:
             status = refusal(error)
             if status is None:
                 raise
             named = error if isinstance(error, AlignError | OSError) else type(error)(f"item {index}: {error}")
-            return self._settle(index, Outcome(self._family.failed(item, status), named))
+            return self._settle(Answers([self._family.failed(item, status)], {0: named}))
         status = self._family.refuse(item)
         if status is not None:
-            return self._settle(index, outcome_of(self._family.failed(item, status), index))
-        return self._add(item, index)
+            return self._settle(answers_of([self._family.failed(item, status)], index))
+        return self._add(item)
 
     def flush(self) -> Sequence[Parcel[ItemT, Request, Reply, ResultT]]:
         """The last, incomplete parcel, if there is one."""
         parcel, self._open = self._open, None
         return [parcel] if parcel else []
 
-    def _check_size(self, item: ItemT, index: int) -> None:
+    def _over_limit(self, item: ItemT) -> bool:
         limit = self._limits.message_bytes
-        if limit is not None and item.nbytes + ITEM_OVERHEAD > limit:
-            raise MessageTooLargeError(item.nbytes + ITEM_OVERHEAD, limit, index)
+        return limit is not None and item.nbytes + ITEM_OVERHEAD * item.count > limit
 
-    def _settle(self, index: int, outcome: Outcome[ResultT]) -> Sequence[Parcel[ItemT, Request, Reply, ResultT]]:
-        return [*self.flush(), Parcel(self._family, index, settled=outcome)]
+    def _settle(self, answers: Answers[ResultT]) -> Sequence[Parcel[ItemT, Request, Reply, ResultT]]:
+        settled = Parcel(self._family, self._count, settled=answers)
+        self._count += 1
+        return [*self.flush(), settled]
 
-    def _add(self, item: ItemT, index: int) -> Sequence[Parcel[ItemT, Request, Reply, ResultT]]:
-        complete: list[Parcel[ItemT, Request, Reply, ResultT]] = []
-        nbytes = item.nbytes + ITEM_OVERHEAD
-        if self._open is not None and not self._fits(self._open, item, nbytes):
-            complete.extend(self.flush())
-        parcel = self._open or Parcel(self._family, index)
+    def _add(self, item: ItemT) -> Sequence[Parcel[ItemT, Request, Reply, ResultT]]:
+        complete: Sequence[Parcel[ItemT, Request, Reply, ResultT]] = ()
+        count, cells = item.count, item.cells
+        nbytes = item.nbytes + ITEM_OVERHEAD * count
+        parcel = self._open
+        if parcel is not None and not self._fits(parcel, item, nbytes, cells):
+            complete, parcel = self.flush(), None
+        if parcel is None:
+            parcel = self._open = Parcel(self._family, self._count)
         parcel.items.append(item)
+        parcel.count += count
         parcel.nbytes += nbytes
-        parcel.cells += item.cells
-        self._open = parcel
-        full = parcel.nbytes >= min(ENOUGH_BYTES, self._most_bytes) or parcel.cells >= MOST_CELLS
-        if full or len(parcel.items) >= self._most_items:
-            complete.extend(self.flush())
+        parcel.cells += cells
+        self._count += count
+        full = parcel.nbytes >= self._enough_bytes or parcel.cells >= self._limits.cells
+        if full or parcel.count >= self._most_items:
+            return [*complete, *self.flush()]
         return complete
 
-    def _fits(self, parcel: Parcel[ItemT, Request, Reply, ResultT], item: ItemT, nbytes: int) -> bool:
+    def _fits(self, parcel: Parcel[ItemT, Request, Reply, ResultT], item: ItemT, nbytes: int, cells: int) -> bool:
         return (
-            parcel.items[0].key == item.key
-            and parcel.nbytes + nbytes <= self._most_bytes
-            and parcel.cells + item.cells <= MOST_CELLS
+            parcel.nbytes + nbytes <= self._most_bytes
+            and parcel.cells + cells <= self._limits.cells
+            and parcel.count + item.count <= self._most_items
+            and parcel.items[0].key == item.key
         )

@@ -1,16 +1,18 @@
 """Many items through one transport, in order, a bounded number of requests at once: for threads."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any, Generic
 
 from alignd.wire import GET_SERVER_INFO, ServerInfo, ServerInfoRequest
 from alignd_client.errors import AlignError, ClientClosedError
-from alignd_client.family import Family, ItemT, Outcome, ResultT
+from alignd_client.family import Answers, Family, ItemT, ResultT
 from alignd_client.options import ClientOptions
 from alignd_client.packing import Packer, PackingLimits, Parcel
 from alignd_client.per_process import PerProcess
+from alignd_client.retry import Attempts
 from alignd_client.transport import Call, Transport, run
 
 
@@ -28,7 +30,7 @@ class Pipeline:
         self._check_open()
         call = self._transport.open(GET_SERVER_INFO, ServerInfoRequest())
         try:
-            return run(self._transport, call, self._options.retry, self._options.timeout)
+            return run(self._transport, call, self._attempts())
         except CancelledError:
             self._check_open()  # closing cancels
             raise
@@ -44,8 +46,8 @@ class Pipeline:
             threads.shutdown(wait=False, cancel_futures=True)
         self._transport.close()
 
-    def stream(self, family: Family[ItemT, Any, Any, ResultT], raws: Iterable[Any]) -> Iterator[Outcome[ResultT]]:
-        """What becomes of each item, in order. An error of the iterable's own comes after what it gave before."""
+    def stream(self, family: Family[ItemT, Any, Any, ResultT], raws: Iterable[Any]) -> Iterator[Answers[ResultT]]:
+        """What becomes of the items, in order. An error of the iterable's own comes after what it gave before."""
         self._check_open()
         feed = _Feed(self, family, raws)
         window: deque[_Pending[ItemT, ResultT]] = deque()
@@ -55,9 +57,9 @@ class Pipeline:
                 while feed.more and len(window) < self._options.max_in_flight and not (window and window[0].done()):
                     window.extend(self._send(parcel) for parcel in feed.read())
                 if window:
-                    outcomes = self._wait(window[0])
+                    answers = self._wait(window[0])
                     window.popleft()
-                    yield from outcomes
+                    yield answers
             if feed.failure is not None:
                 raise feed.failure
         finally:
@@ -75,21 +77,26 @@ class Pipeline:
             return _Pending(parcel)
         self._check_open()
         call = self._transport.open(parcel.rpc, parcel.request())
-        threads = self._threads.get()
+        attempts = self._attempts()
+        work = partial(run, self._transport, call, attempts)
+        if call.begin(attempts.remaining):
+            return _Pending(parcel, call, work)
         try:
-            future = threads.submit(run, self._transport, call, self._options.retry, self._options.timeout)
+            return _Pending(parcel, call, future=self._threads.get().submit(work))
         except RuntimeError:  # shut down meanwhile
             self._check_open()
             raise
-        return _Pending(parcel, call, future)
+
+    def _attempts(self) -> Attempts:
+        return Attempts(self._options.retry, self._options.timeout)
 
     def _start_threads(self) -> ThreadPoolExecutor:
         self._check_open()  # meanwhile, another thread may have closed what it would now leave behind
         return ThreadPoolExecutor(self._options.max_in_flight, thread_name_prefix="alignd-client")
 
-    def _wait(self, pending: "_Pending[ItemT, ResultT]") -> Sequence[Outcome[ResultT]]:
+    def _wait(self, pending: "_Pending[ItemT, ResultT]") -> Answers[ResultT]:
         try:
-            return pending.outcomes()
+            return pending.answers()
         except (AlignError, CancelledError):
             self._check_open()  # closing is then the cause, whatever gRPC made of it
             raise
@@ -105,18 +112,28 @@ class _Feed(Generic[ItemT, ResultT]):
     def __init__(self, pipeline: Pipeline, family: Family[ItemT, Any, Any, ResultT], raws: Iterable[Any]) -> None:
         self._pipeline = pipeline
         self._family = family
-        self._source = iter(raws)
+        self._borrow = family.borrows(raws)
+        self._source = self._items(raws)
         self._packer: Packer[ItemT, Any, Any, ResultT] | None = None
         self.more = True
         self.failure: Exception | None = None
+
+    def _items(self, raws: Iterable[Any]) -> Iterator[Any]:
+        """The caller's one array in parts, if it can be taken so; else one item after the other."""
+        stack = self._family.stack(raws)
+        yield from (stack and self._opened().parts(stack)) or raws
+
+    def _opened(self) -> Packer[ItemT, Any, Any, ResultT]:
+        """Not before there is an item: to align nothing, no server is needed."""
+        if self._packer is None:
+            self._packer = Packer(self._family, self._pipeline.limits(), borrow=self._borrow)
+        return self._packer
 
     def read(self) -> Sequence[Parcel[ItemT, Any, Any, ResultT]]:
         """Reads one item; returns the parcels that it completes. At the end `more` is false and `failure` says why."""
         try:
             raw = next(self._source)
-            # Not before there is an item: to align nothing, no server is needed.
-            self._packer = self._packer or Packer(self._family, self._pipeline.limits())
-            return self._packer.push(raw)
+            return self._opened().push(raw)
         except StopIteration:
             self.more = False
         except Exception as error:
@@ -125,28 +142,36 @@ class _Feed(Generic[ItemT, ResultT]):
 
 
 class _Pending(Generic[ItemT, ResultT]):
-    """A parcel on its way, or one that was settled without being sent."""
+    """A parcel on its way, or one that was settled without being sent. What was begun without a thread is gone on with
+    by whoever waits for it (`work`); else a thread does all (`future`)."""
 
     def __init__(
         self,
         parcel: Parcel[ItemT, Any, Any, ResultT],
         call: Call[Any] | None = None,
+        work: Callable[[], Any] | None = None,
         future: "Future[Any] | None" = None,
     ) -> None:
         self._parcel = parcel
         self._call = call
+        self._work = work
         self._future = future
 
     def done(self) -> bool:
-        return self._future is None or self._future.done()
+        if self._future is not None:
+            return self._future.done()
+        return self._call is None or self._call.done()
 
-    def outcomes(self) -> Sequence[Outcome[ResultT]]:
+    def answers(self) -> Answers[ResultT]:
         if self._parcel.settled is not None:
-            return [self._parcel.settled]
-        assert self._future is not None
-        return self._parcel.outcomes(self._future.result())
+            return self._parcel.settled
+        if self._future is not None:
+            return self._parcel.answers(self._future.result())
+        assert self._work is not None
+        return self._parcel.answers(self._work())
 
     def cancel(self) -> None:
-        if self._future is not None and self._call is not None:
+        if self._future is not None:
             self._future.cancel()
+        if self._call is not None:
             self._call.cancel()

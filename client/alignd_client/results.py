@@ -1,6 +1,7 @@
 """What comes back: small frozen dataclasses, the same for every door.
 
-Arrays are of the caller's kind: NumPy, or torch on the caller's device.
+Arrays are of the caller's kind: NumPy, or torch on the caller's device. Each result owns its memory, and what follows
+from the rest of it is computed when it is first asked for.
 """
 
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from alignd.wire import ItemStatus
+from alignd_client.arrays import Kind, to_numpy
 
 Array = Any
 """A NumPy array or a torch tensor, as the caller gave."""
@@ -29,15 +31,20 @@ class Alignment:
 
     Attributes:
         durations: int32 [S], frames of each token; they sum to T.
-        path: int32 [T], the token of each frame.
         score: total log-score of the path.
         status: `status.ok`, or why not; the arrays of an item that failed are empty, its score NaN.
     """
 
     durations: Array
-    path: Array
     score: float
     status: ItemStatus
+
+    @cached_property
+    def path(self) -> Array:
+        """int32 [T], the token of each frame."""
+        durations = to_numpy(self.durations)
+        path = np.repeat(np.arange(len(durations), dtype=np.int32), durations)
+        return Kind.of(self.durations).wrap(path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,20 +84,42 @@ class CtcAlignment:
     Attributes:
         durations: int32 [L], non-blank frames of each label.
         path: int32 [T], the state of each frame: 0 … 2L, even ones blank, 2i + 1 label i.
-        labels: int32 [T], the vocabulary id of each frame, blanks included; -1 in a wildcard's frames.
         frame_scores: float32 [T], log-prob of each frame on the path.
         score: total log-prob of the path.
         status: `status.ok`, or why not; the arrays of an item that failed are empty, its score NaN.
-        columns: the spans as NumPy columns, for those who have millions.
+        targets: int32 [L], the labels that were given, as NumPy; -1 for the wildcard.
+        blank: its column.
     """
 
     durations: Array
     path: Array
-    labels: Array
     frame_scores: Array
     score: float
     status: ItemStatus
-    columns: SpanColumns = field(repr=False)
+    targets: npt.NDArray[np.int32] = field(repr=False)
+    blank: int = field(repr=False)
+
+    @cached_property
+    def labels(self) -> Array:
+        """int32 [T], the vocabulary id of each frame, blanks included; -1 in a wildcard's frames."""
+        path = to_numpy(self.path)
+        labels = np.full(len(path), self.blank, np.int32)
+        on_label = path % 2 == 1
+        labels[on_label] = self.targets[path[on_label] // 2]
+        return Kind.of(self.path).wrap(labels)
+
+    @cached_property
+    def columns(self) -> SpanColumns:
+        """The spans as NumPy columns, for those who have millions."""
+        # A label's frames follow each other, and come in the labels' order.
+        durations = to_numpy(self.durations).astype(np.int64)
+        frames = np.flatnonzero(to_numpy(self.path) % 2)
+        starts = frames[np.cumsum(durations) - durations]
+        if not len(starts):
+            return SpanColumns(self.targets, starts, starts, np.zeros(0, np.float64))
+        on_labels = to_numpy(self.frame_scores)[frames].astype(np.float64)
+        sums = np.add.reduceat(on_labels, np.cumsum(durations) - durations)
+        return SpanColumns(self.targets, starts, starts + durations, sums / durations)
 
     @cached_property
     def spans(self) -> tuple[TokenSpan, ...]:

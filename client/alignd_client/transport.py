@@ -19,7 +19,7 @@ from alignd_client.errors import AlignError, ClientClosedError, ServerError
 from alignd_client.faults import error_of
 from alignd_client.fork_gate import GATE
 from alignd_client.per_process import PerProcess
-from alignd_client.retry import Attempts, Remaining, RetryPolicy, answered
+from alignd_client.retry import Attempts, Remaining, answered
 
 Request = TypeVar("Request")
 Reply = TypeVar("Reply")
@@ -28,6 +28,14 @@ Reply_co = TypeVar("Reply_co", covariant=True)
 
 class Call(Protocol[Reply_co]):
     """One request, attempted once or more."""
+
+    def begin(self, remaining: Remaining) -> bool:
+        """Starts the first attempt without waiting, for `attempt` to go on with; False where it needs a thread."""
+        ...
+
+    def done(self) -> bool:
+        """Whether what was begun is over."""
+        ...
 
     def attempt(self, remaining: Remaining) -> Reply_co:
         """Raises `AlignError`, or `CancelledError` once cancelled."""
@@ -56,9 +64,8 @@ class Transport(Protocol):
     def close(self) -> None: ...
 
 
-def run(transport: Transport, call: Call[Reply], policy: RetryPolicy, timeout: float | None) -> Reply:
+def run(transport: Transport, call: Call[Reply], attempts: Attempts) -> Reply:
     """Attempts a call until it succeeds, or its error is final. Raises `AlignError`."""
-    attempts = Attempts(policy, timeout)
     while True:
         try:
             reply = call.attempt(attempts.remaining)
@@ -137,6 +144,12 @@ class GrpcCall(Generic[Request, Reply]):
         self._data: bytes | None = None
         self._running: Any = None
         self._cancelled = threading.Event()
+
+    def begin(self, remaining: Remaining) -> bool:
+        return False  # encoding, forks and retries all need one that waits
+
+    def done(self) -> bool:
+        return False
 
     def attempt(self, remaining: Remaining) -> Reply:
         if self._data is None:

@@ -4,6 +4,7 @@ import inspect
 import io
 from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,9 @@ def plain(outcome: Any) -> Any:
     if isinstance(outcome, np.ndarray):
         return ("numpy", outcome.dtype.name, outcome.tolist())
     if is_dataclass(outcome):
-        return {field.name: plain(getattr(outcome, field.name)) for field in fields(outcome)}
+        names = [field.name for field in fields(outcome)]
+        names += [name for name, value in vars(type(outcome)).items() if isinstance(value, cached_property)]
+        return {name: plain(getattr(outcome, name)) for name in names}
     if isinstance(outcome, (list, tuple)):
         return [plain(value) for value in outcome]
     if isinstance(outcome, float) and np.isnan(outcome):

@@ -13,6 +13,10 @@ from alignd.wire.rpc import MalformedRequestError
 Array = npt.NDArray[Any]
 Int64Array = npt.NDArray[np.int64]
 
+Buffers = Array | tuple[Array, ...]
+"""A payload, 1-D: the items end to end, or several such arrays of whole items, in order. What comes in pieces is not
+copied together before a message is made of it, and never where none is."""
+
 MAX_ELEMENTS: Final = 1 << 62
 """More elements than any int64 offset should have to address."""
 
@@ -52,10 +56,40 @@ class DataType(enum.Enum):
 _FROM_WIRE: Final[dict[int, DataType]] = {pb.DataType.Value(kind.wire): kind for kind in DataType}
 
 
-def to_bytes(array: Array, dtype: npt.DTypeLike) -> bytes:
-    """The array's values as little-endian bytes, row-major."""
+def pieces(payload: Buffers) -> tuple[Array, ...]:
+    return payload if isinstance(payload, tuple) else (payload,)
+
+
+def nbytes_of(payload: Buffers) -> int:
+    return sum(piece.nbytes for piece in pieces(payload))
+
+
+def cut(payload: Buffers, start: int, stop: int) -> Buffers:
+    """The elements from `start` to `stop`, as if all lay end to end; without a copy."""
+    parts: list[Array] = []
+    for piece in pieces(payload):
+        part = piece[max(start, 0) : max(stop, 0)]
+        start, stop = start - len(piece), stop - len(piece)
+        if len(part):
+            parts.append(part)
+    if not parts:
+        return pieces(payload)[0][:0]
+    return parts[0] if len(parts) == 1 else tuple(parts)
+
+
+def to_bytes(payload: Buffers, dtype: npt.DTypeLike) -> bytes:
+    """The values as little-endian bytes, row-major. A payload in pieces is joined here and nowhere else."""
     little = np.dtype(dtype).newbyteorder("<")
-    return np.ascontiguousarray(array, little).tobytes()
+    if isinstance(payload, tuple):
+        return b"".join(np.ascontiguousarray(piece, little).data for piece in payload)
+    return np.ascontiguousarray(payload, little).tobytes()
+
+
+def check_size(payload: Buffers, count: int, field: str) -> None:
+    """Raises `MalformedRequestError` unless there are `count` elements: kernels trust the lengths."""
+    held = sum(len(piece) for piece in pieces(payload))
+    if held != count:
+        raise MalformedRequestError((field, f"{held} elements, but the lengths ask for {count}"))
 
 
 def from_bytes(data: bytes, dtype: npt.DTypeLike, count: int, field: str) -> Array:

@@ -7,7 +7,17 @@ import numpy as np
 import numpy.typing as npt
 
 from alignd.v1 import alignment_pb2 as pb
-from alignd.wire.arrays import Array, DataType, Int64Array, as_int32, from_bytes, lengths, to_bytes, total
+from alignd.wire.arrays import (
+    Buffers,
+    DataType,
+    Int64Array,
+    as_int32,
+    check_size,
+    from_bytes,
+    lengths,
+    to_bytes,
+    total,
+)
 from alignd.wire.rpc import (
     ItemStatus,
     MalformedRequestError,
@@ -32,7 +42,7 @@ class CtcRequest:
     """Emissions and targets of B items, item b's emissions a row-major matrix [frames[b], vocabulary_size].
 
     Attributes:
-        log_probs: 1-D, of `data_type.storage`, the items end to end.
+        log_probs: 1-D, of `data_type.storage`, the items end to end; or a tuple of such, in order.
         frames: int64 [B].
         vocabulary_size: V, of every item.
         targets: int32, the items' labels end to end; `STAR` is the wildcard.
@@ -41,7 +51,7 @@ class CtcRequest:
         star_score: log-prob of a wildcard's frame; None for the frame's largest non-blank one.
     """
 
-    log_probs: Array
+    log_probs: Buffers
     data_type: DataType
     frames: Int64Array
     vocabulary_size: int
@@ -108,6 +118,8 @@ def _check_columns(vocabulary_size: int, blank: int) -> None:
 
 def _check_request(request: CtcRequest) -> None:
     _check_columns(request.vocabulary_size, request.blank)
+    check_size(request.log_probs, total("frames", request.frames, request.vocabulary_size), "log_probs")
+    check_size(request.targets, total("target_lengths", request.target_lengths), "targets")
     # NaN is the kernels' word for the largest non-blank log-prob, and a score travels in float32.
     if request.star_score is not None and not request.star_score <= FLOAT32_MAX:
         raise MalformedRequestError(("star_score", f"{request.star_score} is no log-prob in float32"))

@@ -7,7 +7,17 @@ import numpy as np
 import numpy.typing as npt
 
 from alignd.v1 import alignment_pb2 as pb
-from alignd.wire.arrays import Array, DataType, Int64Array, as_int32, from_bytes, lengths, to_bytes, total
+from alignd.wire.arrays import (
+    Buffers,
+    DataType,
+    Int64Array,
+    as_int32,
+    check_size,
+    from_bytes,
+    lengths,
+    to_bytes,
+    total,
+)
 from alignd.wire.rpc import (
     ItemStatus,
     MalformedRequestError,
@@ -27,13 +37,13 @@ class MasRequest:
     """Scores of B items, item b a row-major matrix [tokens[b], frames[b]].
 
     Attributes:
-        values: 1-D, of `data_type.storage`, the items end to end.
+        values: 1-D, of `data_type.storage`, the items end to end; or a tuple of such, in order.
         tokens: int64 [B].
         frames: int64 [B].
         return_paths: whether the reply holds the token of each frame too.
     """
 
-    values: Array
+    values: Buffers
     data_type: DataType
     tokens: Int64Array
     frames: Int64Array
@@ -89,9 +99,13 @@ def _decode_request(data: bytes, max_items: int | None = None) -> MasRequest:
 
 
 def _check_request(request: MasRequest) -> None:
-    """Raises `MalformedRequestError` for lengths that would make a large reply out of a few bytes."""
+    """Raises `MalformedRequestError` for values that do not fit the lengths, and for lengths that would make a large
+    reply out of a few bytes."""
     tokens, frames = request.tokens, request.frames
+    check_size(request.values, total("tokens", tokens, frames), "values")
     empty = (tokens == 0) | (frames == 0)
+    if not empty.any():
+        return
     for field_name, values in (("tokens", tokens), ("frames", frames)):
         unbacked = values[empty].astype(np.float64).sum()  # exact where it matters, and does not overflow
         if unbacked > MAX_UNBACKED:

@@ -6,6 +6,7 @@ from typing import Final
 import numpy as np
 
 from alignd.wire import FORCED_ALIGN, CtcReply, CtcRequest, DataType, ItemStatus
+from alignd.wire.arrays import cut, nbytes_of
 from alignd_kernels import ctc
 from alignd_kernels.ctc.batch import STAR_MAX, CtcBatch
 from alignd_kernels.dtypes import DType
@@ -14,7 +15,7 @@ from alignd_kernels.status import Status
 from alignd_server.device import Device
 from alignd_server.operation import Cost, Launch
 from alignd_server.operations import backends
-from alignd_server.operations.ragged import concatenated, cost_of, item_status, item_statuses, split_points
+from alignd_server.operations.ragged import concatenated, cost_of, item_status, item_statuses, located, split_points
 
 FIELDS: Final = {
     Status.EMPTY: "frames",
@@ -40,7 +41,7 @@ class CtcOperation:
         return (request.data_type.value, self.name)
 
     def payload_bytes(self, request: CtcRequest) -> int:
-        return request.log_probs.nbytes + request.targets.nbytes
+        return nbytes_of(request.log_probs) + request.targets.nbytes
 
     def cost(self, request: CtcRequest, device: Device) -> Cost:
         cells = request.frames * (2 * request.target_lengths + 1)
@@ -70,7 +71,7 @@ class CtcOperation:
         cells = offsets_of(request.frames * request.vocabulary_size)
         labels = offsets_of(request.target_lengths)
         return CtcRequest(
-            request.log_probs[cells[start] : cells[stop]],
+            cut(request.log_probs, int(cells[start]), int(cells[stop])),
             request.data_type,
             request.frames[start:stop],
             request.vocabulary_size,
@@ -106,10 +107,11 @@ def _batch(requests: Sequence[CtcRequest]) -> CtcBatch:
     target_lengths = concatenated([request.target_lengths for request in requests])
     vocabulary = np.repeat(np.array([request.vocabulary_size for request in requests], np.int64), sizes)
     stars = [STAR_MAX if request.star_score is None else request.star_score for request in requests]
+    log_probs, sources, offsets = located([request.log_probs for request in requests], frames * vocabulary)
     return CtcBatch(
-        concatenated([request.log_probs for request in requests]),
+        log_probs,
         DType(requests[0].data_type.value),
-        offsets_of(frames * vocabulary)[:-1],
+        offsets,
         frames,
         vocabulary,
         vocabulary,
@@ -118,6 +120,7 @@ def _batch(requests: Sequence[CtcRequest]) -> CtcBatch:
         target_lengths,
         np.repeat(np.array([request.blank for request in requests], np.int32), sizes),
         np.repeat(np.array(stars, np.float32), sizes),
+        sources,
     )
 
 

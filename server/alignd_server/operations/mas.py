@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from alignd.wire import MAXIMUM_PATH, DataType, ItemStatus, MasReply, MasRequest
+from alignd.wire.arrays import cut, nbytes_of
 from alignd_kernels import mas
 from alignd_kernels.dtypes import DType
 from alignd_kernels.mas.batch import MasBatch
@@ -15,7 +16,7 @@ from alignd_kernels.status import Status
 from alignd_server.device import Device
 from alignd_server.operation import Cost, Launch
 from alignd_server.operations import backends
-from alignd_server.operations.ragged import concatenated, cost_of, item_status, item_statuses, split_points
+from alignd_server.operations.ragged import concatenated, cost_of, item_status, item_statuses, located, split_points
 
 FIELDS: Final = {Status.EMPTY: "frames", Status.TOO_FEW_FRAMES: "frames"}
 """The request's field at fault; `values` for what is not listed."""
@@ -35,7 +36,7 @@ class MasOperation:
         return (request.data_type.value, self.name)
 
     def payload_bytes(self, request: MasRequest) -> int:
-        return request.values.nbytes
+        return nbytes_of(request.values)
 
     def cost(self, request: MasRequest, device: Device) -> Cost:
         cells = request.tokens * request.frames
@@ -63,7 +64,7 @@ class MasOperation:
     def take(self, request: MasRequest, start: int, stop: int) -> MasRequest:
         cells = offsets_of(request.tokens * request.frames)
         return MasRequest(
-            request.values[cells[start] : cells[stop]],
+            cut(request.values, int(cells[start]), int(cells[stop])),
             request.data_type,
             request.tokens[start:stop],
             request.frames[start:stop],
@@ -90,14 +91,8 @@ class MasOperation:
 def _batch(requests: Sequence[MasRequest]) -> MasBatch:
     tokens = concatenated([request.tokens for request in requests])
     frames = concatenated([request.frames for request in requests])
-    return MasBatch(
-        concatenated([request.values for request in requests]),
-        DType(requests[0].data_type.value),
-        offsets_of(tokens * frames)[:-1],
-        tokens,
-        frames,
-        frames,
-    )
+    values, sources, offsets = located([request.values for request in requests], tokens * frames)
+    return MasBatch(values, DType(requests[0].data_type.value), offsets, tokens, frames, frames, sources)
 
 
 def _paths(request: MasRequest, durations: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:

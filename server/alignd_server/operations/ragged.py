@@ -7,7 +7,8 @@ import numpy as np
 import numpy.typing as npt
 
 from alignd.wire import OK, ItemCode, ItemStatus
-from alignd_kernels.ragged import Int64Array
+from alignd.wire.arrays import Buffers, pieces
+from alignd_kernels.ragged import Int64Array, offsets_of
 from alignd_kernels.status import Status
 from alignd_server.operation import Cost
 
@@ -17,6 +18,26 @@ ALL_OK = int(Status.OK)
 def concatenated(arrays: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
     """End to end; a single array as it is, without a copy."""
     return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+
+
+def located(payloads: Sequence[Buffers], sizes: Int64Array) -> tuple[Buffers, Int64Array | None, Int64Array]:
+    """Where the items of several requests lie, as kernels take it: nothing is copied.
+
+    Args:
+        payloads: of the requests, each of whole items end to end.
+        sizes: int64 [B], elements of each item of all requests.
+
+    Returns:
+        the buffer, or all of them; the buffer of each item, int64 [B], or None if there is one; and the index of each
+        item's first element in its buffer, int64 [B].
+    """
+    buffers = tuple(piece for payload in payloads for piece in pieces(payload))
+    starts = offsets_of(sizes)[:-1]
+    if len(buffers) == 1:
+        return buffers[0], None, starts
+    begins = offsets_of(np.array([len(buffer) for buffer in buffers], np.int64))[:-1]
+    sources = np.searchsorted(begins, starts, "right") - 1
+    return buffers, sources, starts - begins[sources]
 
 
 def split_points(lengths: Sequence[int]) -> list[slice]:
