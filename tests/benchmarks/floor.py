@@ -20,7 +20,7 @@ import numpy.typing as npt
 from alignd_kernels.threads import WorkerPool, default_pool
 from benchmarks.case import Work
 
-CHUNK_BYTES = 1 << 17
+PIECES_PER_THREAD = 2  # few, because each call into the kernel costs as much as reading 100 kB
 ROW = 2048  # cells of a row in the bare recurrences: all rows together stay in the first-level cache
 REPEATS = 400
 
@@ -90,24 +90,23 @@ def cell_seconds(recurrence: str) -> float:
 def _over_chunks(
     kernel: Callable[[npt.NDArray[np.int64]], object], buffers: Sequence[npt.NDArray[Any]], pool: WorkerPool
 ) -> float:
-    chunks = [part for buffer in buffers for part in _chunks(buffer)]
+    chunks = [part for buffer in buffers for part in _pieces(buffer, pool.threads * PIECES_PER_THREAD)]
     kernel(chunks[0][:0])  # compiled outside the clock
 
     def work(start: int, stop: int) -> None:
         for chunk in chunks[start:stop]:
             kernel(chunk)
 
-    sizes = np.array([max(1, len(chunk)) for chunk in chunks], np.int64)
+    sizes = np.full(len(chunks), 1 << 40, np.int64)  # large, so that the pool shares even small ones
     begun = time.perf_counter()
     pool.run(work, sizes)
     return time.perf_counter() - begun
 
 
-def _chunks(buffer: npt.NDArray[Any]) -> list[npt.NDArray[np.int64]]:
+def _pieces(buffer: npt.NDArray[Any], count: int) -> list[npt.NDArray[np.int64]]:
     flat = buffer.reshape(-1).view(np.uint8)
     words = flat[: flat.nbytes // 8 * 8].view(np.int64)
-    step = CHUNK_BYTES // 8
-    return [words[start : start + step] for start in range(0, max(1, len(words)), step)]
+    return np.array_split(words, count)
 
 
 def _median(call: Callable[[], object]) -> float:
@@ -122,10 +121,14 @@ def _median(call: Callable[[], object]) -> float:
 
 @numba.njit(nogil=True, cache=True)
 def _sum_words(words: npt.NDArray[np.int64]) -> int:
-    total = np.int64(0)
-    for word in words:
-        total += word
-    return total
+    first = second = third = fourth = np.int64(0)
+    quarter = len(words) // 4
+    for i in range(quarter):  # four streams, which the prefetchers follow better than one
+        first += words[i]
+        second += words[quarter + i]
+        third += words[2 * quarter + i]
+        fourth += words[3 * quarter + i]
+    return first + second + third + fourth
 
 
 @numba.njit(nogil=True, cache=True)

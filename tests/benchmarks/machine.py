@@ -8,9 +8,11 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import alignd_kernels
 from alignd_kernels.threads import default_pool
 
 ROOT = Path(__file__).parents[2]
+MEASURED = Path(alignd_kernels.__file__).parents[2]  # --compare measures another tree than the harness's own
 PACKAGES = (
     "numpy numba llvmlite torch triton torchaudio monotonic-alignment-search monotonic-align ctc-forced-aligner ddtw"
 )
@@ -78,7 +80,7 @@ def dirty() -> bool:
 def _git(*arguments: str) -> str:
     """Output of a git command; empty outside a repository."""
     try:
-        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True)
+        done = subprocess.run(["git", *arguments], cwd=MEASURED, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return ""
     return done.stdout.strip()
