@@ -90,6 +90,23 @@ def array_at(address, length, model):  # type: ignore[no-untyped-def]
     return carray(pointer_at(address, model), (length,))
 
 
+@intrinsic
+def take_next(typing_context: Any, cursor: Any) -> Any:
+    """cursor[0], which is one more for whoever asks next, on whatever thread.
+
+    Args:
+        cursor: int64 [1].
+    """
+    if cursor != types.Array(types.int64, 1, "C"):
+        return None
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        return builder.atomic_rmw("add", data, ir.Constant(ir.IntType(64), 1), "monotonic")
+
+    return types.int64(cursor), generate
+
+
 def lane_count(dtype: DType) -> int:
     """N, accumulators in a vector of 64 bytes: the kernels' unit of work."""
     return 8 if dtype is DType.FLOAT64 else 16

@@ -86,6 +86,28 @@ class WorkerPool:
             if error is not None:
                 raise error
 
+    def run_everywhere(self, task: Callable[[], None], cells: Int64Array) -> None:
+        """Call `task()` on as many threads at once as the work is worth, and return when all are done. Each call takes
+        items off a counter that they share until none is left: less is handed over than by `run`, and the threads
+        finish together whatever the items' sizes.
+
+        Args:
+            task: may find nothing left to do; must be safe to call from several threads.
+            cells: int64 [B], cost of each item.
+
+        Raises:
+            what `task` raises first.
+        """
+        worthwhile = min(self.threads, len(cells)) if int(cells.sum()) > INLINE_CELLS else 1
+        helpers = [] if self._closed else self._submit(task, worthwhile - 1)
+        try:
+            task()
+        finally:
+            errors = [helper.exception() for helper in helpers if not helper.cancel()]
+        for error in errors:
+            if error is not None:
+                raise error
+
     def run_grid(self, work: Callable[[int, int], None], rows: int, columns: int) -> None:
         """Call `work(row, column)` once for every block of a grid, and return when all are done. A block waits for its
         left and its upper neighbour, as in the blocks of one long item's lattice; what is ready is shared among

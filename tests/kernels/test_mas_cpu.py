@@ -22,8 +22,8 @@ from numba import njit
 from alignd_kernels.dtypes import DType, widen
 from alignd_kernels.mas import cpu
 from alignd_kernels.mas.batch import MasBatch
-from alignd_kernels.mas.tile import advance_tile
-from alignd_kernels.numba_helpers import kernel_values
+from alignd_kernels.mas.tile import advance_inner
+from alignd_kernels.numba_helpers import model_of
 from alignd_kernels.ragged import offsets_of
 from alignd_kernels.status import Status
 from alignd_kernels.threads import WorkerPool
@@ -167,9 +167,12 @@ def test_every_half_is_widened_exactly(dtype: DType) -> None:
     np.testing.assert_array_equal(result.statuses, np.where(finite, Status.OK, failures))
 
 
+inner = advance_inner[False]
+
+
 @njit
-def maxima_of_rows(values, V, edge, bits):
-    advance_tile(values, 0, 16, V, 0, edge, bits, 0, 1)
+def walk(model, values, V, edges, bits):
+    inner(model, values.ctypes.data, 32, V.ctypes.data, edges.ctypes.data, bits.ctypes.data, 0, 0, 0, 0)
 
 
 @pytest.mark.parametrize("dtype", [DType.FLOAT16, DType.BFLOAT16])
@@ -177,12 +180,11 @@ def test_every_half_is_widened_exactly_in_a_tile_too(dtype: DType) -> None:
     """Tokens in ascending order and zeros after the first frame: nothing moves, so V is what the first frame gave."""
     every = np.arange(2**16, dtype=np.uint16)
     finite = every[np.isfinite(widen(every, dtype))]
-    for part in finite[np.argsort(widen(finite, dtype), kind="stable")].reshape(-1, 16):
-        values = np.zeros((16, 16), np.uint16)
+    for part in finite[np.argsort(widen(finite, dtype), kind="stable")].reshape(-1, 32):
+        values = np.zeros((32, 16), np.uint16)
         values[:, 0] = part
-        V = np.zeros(16, np.float32)
-        edge = np.full(16 * 16, -np.inf, np.float32)
-        maxima_of_rows(kernel_values(values.reshape(-1), dtype), V, edge, np.zeros(16, np.uint16))
+        V, edges = np.zeros(32, np.float32), np.full(16, -np.inf, np.float32)
+        walk(model_of(dtype), values, V, edges, np.zeros(16 * 2, np.uint16))
         np.testing.assert_array_equal(V, widen(part, dtype))
 
 

@@ -1,23 +1,29 @@
 # mypy: allow-untyped-defs
-"""Monotonic alignment search on the CPU (Numba).
-
-The lattice is walked in square tiles, a column of them after the other, and only those that hold cells of the band that
-legal paths can visit. One bit per cell says whether the best path comes from the token before.
-"""
+"""Monotonic alignment search on the CPU (Numba)."""
 
 import time
 from collections.abc import Iterable
-from typing import Final
+from functools import partial
+from typing import Any, Final
 
 import numpy as np
-from numba import njit
+import numpy.typing as npt
 
 from alignd_kernels.compile_cache import kernel
 from alignd_kernels.dtypes import DType
 from alignd_kernels.mas.batch import MasBatch, MasResult
-from alignd_kernels.mas.tile import advance_tile
-from alignd_kernels.numba_helpers import kernel_values, lane_count, lanes, widen
-from alignd_kernels.ragged import Int64Array, as_one, offsets_of
+from alignd_kernels.mas.lattice import (
+    backward,
+    begin,
+    forward,
+    item_words,
+    strip_count,
+    strip_tiles,
+    visited_not_finite,
+)
+from alignd_kernels.mas.tile import STRIP_VECTORS
+from alignd_kernels.numba_helpers import addresses_of, lane_count, lanes, model_of, take_next
+from alignd_kernels.ragged import Int64Array
 from alignd_kernels.status import Status
 from alignd_kernels.threads import WorkerPool
 
@@ -27,61 +33,62 @@ TOO_FEW_FRAMES: Final = int(Status.TOO_FEW_FRAMES)
 NOT_FINITE: Final = int(Status.NOT_FINITE)
 NO_FINITE_PATH: Final = int(Status.NO_FINITE_PATH)
 
+CACHE_LINE: Final = 64
+
+ITEM_FIELDS: Final = 6  # see `lattice`
+
+GRID_CELLS: Final = 10_000_000
+"""Cells of an item's band past which threads share it: below, handing over blocks costs more than it saves."""
+
+BLOCK_STRIPS: Final = 4
+BLOCK_TILES: Final = 128
+"""A block of 128 tokens × 2048 frames takes about 0.1 ms."""
+
+BEGIN: Final = 1
+FORWARD: Final = 2
+FINISH: Final = 4
+EVERYTHING: Final = np.array([0, 2**62, 0, 2**62])
+"""Strips and tiles of a block that holds any item."""
+
 
 def align(batch: MasBatch, pool: WorkerPool | None = None) -> MasResult:
     """Best path of each item.
 
     Args:
         batch: items of any lengths, zero included.
-        pool: shares a large batch among threads; None does all on the calling thread.
+        pool: shares a large batch, or a large item, among threads; None does all on the calling thread.
 
     Raises:
         MemoryError: the scratch for an item (`scratch_bytes`) cannot be had; no result is lost but this batch's.
     """
-    accumulator = batch.dtype.accumulator
-    flat, begins = as_one(batch.values, batch.sources, batch.offsets)
-    values = kernel_values(flat, batch.dtype)
-    tokens, frames = np.array(batch.tokens, np.int64), np.array(batch.frames, np.int64)
-    offsets, pitches = np.array(begins, np.int64), np.array(batch.pitches, np.int64)
-    starts = offsets_of(tokens)
-    durations = np.zeros(starts[-1], np.int32)
-    scores = np.full(len(batch), np.nan)
-    statuses = np.zeros(len(batch), np.int32)
-    N = lane_count(batch.dtype)
-    tiles = _tiles(tokens, frames, N)
-    words = tiles * (frames + N - 1)
-
-    def work(start: int, stop: int) -> None:
-        widest = int(np.max(tokens[start:stop], where=tiles[start:stop] > 0, initial=0))
-        V = np.empty(widest + N, accumulator)
-        squares = np.empty((2, N * N), accumulator)
-        bits = np.empty(int(np.max(words[start:stop], initial=0)), np.uint16)
-        _align_range(
-            values, offsets, tokens, frames, pitches, tiles, start, stop,
-            V, squares, bits, starts, durations, scores, statuses,
-        )  # fmt: skip
-
     begun = time.perf_counter_ns()
-    if len(batch):
-        if pool is None:
-            work(0, len(batch))
-        else:
-            pool.run(work, tokens * frames)
+    launch = _Launch(batch)
+    if pool is None or pool.threads == 1:
+        launch.run(np.zeros(1, np.int64), len(batch))
+    else:
+        first = 0
+        for b in [*np.flatnonzero(launch.band > GRID_CELLS).tolist(), len(batch)]:
+            if first < b:
+                cursor = np.array([first])
+                pool.run_everywhere(partial(launch.run, cursor, b), launch.band[first:b])
+            if b < len(batch):
+                launch.run_together(b, pool)
+            first = b + 1
     elapsed = time.perf_counter_ns() - begun
-    return MasResult(durations, scores, statuses, elapsed)
+    return MasResult(launch.durations, launch.scores, launch.statuses, elapsed)
 
 
 def scratch_bytes(batch: MasBatch) -> Int64Array:
     """Memory that an item in progress needs beside its input and output, int64 [B].
 
-    2 (T + N − 1) · ⌊(min(S, T − S + N) + 2N − 2) / N⌋ for the back-pointers and S + N + 2N² accumulators, with tiles of
-    N = 16 (8 for float64) tokens and frames; 0 where S > T.
+    4 N · ⌈S / 2N⌉ · ⌊(T − S + 4N − 2) / N⌋ for the back-pointers and S + 2T + 4N accumulators, with tiles of N = 16
+    (8 for float64) tokens and frames; 0 where S > T.
     """
     N = lane_count(batch.dtype)
-    tiles = _tiles(batch.tokens, batch.frames, N)
+    S, T = batch.tokens, batch.frames
     accumulator = np.dtype(batch.dtype.accumulator).itemsize
-    whole = 2 * tiles * (batch.frames + N - 1) + (batch.tokens + N + 2 * N * N) * accumulator
-    return np.where(tiles > 0, whole, 0)
+    whole = 2 * item_words(S, T, N) + (S + 2 * T + 2 * STRIP_VECTORS * N) * accumulator
+    return np.where((S > 0) & (S <= T), whole, 0)
 
 
 def warm_up(dtypes: Iterable[DType] = tuple(DType)) -> None:
@@ -91,122 +98,129 @@ def warm_up(dtypes: Iterable[DType] = tuple(DType)) -> None:
         align(MasBatch(np.zeros(1, dtype.storage), dtype, one - 1, one, one, one))
 
 
-def _tiles(tokens: Int64Array, frames: Int64Array, N: int) -> Int64Array:
-    """Tiles of a column at most: N frames of a band of T − S + 1 tokens that moves by one a frame. 0 if infeasible."""
-    band = np.minimum(tokens, frames - tokens + N)
-    return np.where((tokens > 0) & (tokens <= frames), (band + 2 * N - 2) // N, 0)
+class _Launch:
+    """The arrays of one batch: what the kernel is told, and what it answers."""
+
+    def __init__(self, batch: MasBatch) -> None:
+        self._kept, addresses = addresses_of(batch.values, batch.dtype, batch.sources, batch.offsets)
+        self._model = model_of(batch.dtype)
+        self._dtype = batch.dtype
+        self._frames_first = batch.frames_first
+        self._items = np.empty((ITEM_FIELDS, len(batch)), np.int64)
+        for field, values in enumerate((addresses, batch.tokens, batch.frames, batch.pitches)):
+            self._items[field] = values
+        self._starts = np.empty(len(batch) + 1, np.int64)
+        self.band = np.empty(len(batch), np.int64)
+        self._largest = np.zeros(3, np.int64)
+        _plan(self._items, self._model, self._frames_first, self._starts, self.band, self._largest)
+        self.durations = np.zeros(self._starts[-1], np.int32)
+        self.scores = np.full(len(batch), np.nan)
+        self.statuses = np.zeros(len(batch), np.int32)
+
+    def run(self, cursor: Int64Array, stop: int) -> None:
+        """Items before `stop`, on this thread, as long as `cursor` gives any."""
+        scratch = self._scratch()
+        self._call(BEGIN | FORWARD | FINISH, cursor, stop, EVERYTHING, scratch, np.zeros(1, np.uint8))
+
+    def run_together(self, b: int, pool: WorkerPool) -> None:
+        """One item, its lattice shared among threads in blocks."""
+        scratch = self._scratch()
+        _, S, T, _, ahead, _ = self._items[:, b].tolist()
+        N = lane_count(self._dtype)
+        strips, tiles = -(-S // (STRIP_VECTORS * N)), (T - 1 + ahead) // N + 1
+        suspect = np.zeros(-(-strips // BLOCK_STRIPS), np.uint8)
+        self._call(BEGIN, np.array([b]), b + 1, EVERYTHING, scratch, suspect)
+
+        def block(row: int, column: int) -> None:
+            strip, tile = row * BLOCK_STRIPS, column * BLOCK_TILES
+            bounds = np.array([strip, min(strip + BLOCK_STRIPS, strips), tile, tile + BLOCK_TILES])
+            self._call(FORWARD, np.array([b]), b + 1, bounds, scratch, suspect[row : row + 1])
+
+        pool.run_grid(block, len(suspect), -(-tiles // BLOCK_TILES))
+        self._call(FINISH, np.array([b]), b + 1, EVERYTHING, scratch, suspect.max(keepdims=True))
+
+    def _scratch(self) -> tuple[npt.NDArray[Any], ...]:
+        """V, edges, scores of the path, back-pointers: enough for the largest item."""
+        S, T, words = self._largest.tolist()
+        accumulator, N = self._dtype.accumulator, lane_count(self._dtype)
+        V, edges = np.empty(S + STRIP_VECTORS * N, accumulator), np.empty(T + 2 * N, accumulator)
+        return V, edges, np.empty(T, accumulator), np.empty(words, np.uint16)
+
+    def _call(
+        self,
+        stages: int,
+        cursor: Int64Array,
+        stop: int,
+        block: Int64Array,
+        scratch: tuple[npt.NDArray[Any], ...],
+        suspect: npt.NDArray[np.uint8],
+    ) -> None:
+        _align_range(
+            self._model, self._items, self._frames_first, stages, cursor, stop, block, *scratch, suspect,
+            self._starts, self.durations, self.scores, self.statuses,
+        )  # fmt: skip
 
 
-@njit(nogil=True)
-def _visited_not_finite(values, offset, pitch, S, T):
-    """Whether NaN or +inf stands in a cell that a legal path can visit."""
-    for s in range(S):
-        cells = values[offset + s * pitch + s : offset + s * pitch + T - S + s + 1]
-        found = 0
-        for t in range(len(cells)):  # never left early, so that it is compiled to vectors
-            found |= not widen(cells[t]) < np.inf
-        if found:
-            return True
-    return False
-
-
-@njit(nogil=True)
-def _masked_tile(values, offset, pitch, S, T, N, token, frame, square):
-    """Copy a tile that the band covers in part.
-
-    A cell that is out of reach, or beyond the tokens, gets -inf, so that its V is -inf; one whose token is done with
-    gets 0, so that NaN and +inf stay visible in V until the tile is done.
-    """
-    for i in range(N):
-        s = token + i
-        row = square[i * N : (i + 1) * N]
-        begin = min(max(s - frame, 0), N) if s < S else N
-        end = min(max(T - S + s + 1 - frame, begin), N)
-        row[:begin] = -np.inf
-        row[end:] = 0.0
-        cells = values[offset + s * pitch + frame + begin : offset + s * pitch + frame + end]
-        for j in range(end - begin):
-            row[begin + j] = widen(cells[j])
-
-
-@njit(nogil=True)
-def _forward(values, offset, pitch, S, T, tiles, V, squares, bits):
-    """Fill the back-pointers. Returns V[S-1, T-1] and whether any V was NaN or +inf when its token left the band (both
-    stay in a token's row once they are there, and nothing else brings them there but overflow)."""
-    N = lanes(values)
-    square, edge = squares[0], squares[1]
-    V[: S + N - 1] = -np.inf
-    suspect = False
-    # The frames are made a multiple of N by virtual ones before the first.
-    ahead = -T % N
-    for frame in range(-ahead, T, N):
-        low, high = max(0, S - T + frame) // N, min(S - 1, frame + N - 1) // N
-        edge[:] = -np.inf
-        if low > 0:
-            edge[N - 1] = V[low * N - 1]
-        if frame <= 0:
-            edge[-frame * N + N - 1] = 0.0  # a path starts left of token 0, before frame 0
-        for w in range(low, high + 1):
-            token = w * N
-            word = (frame + ahead) * tiles + w - low
-            if token + N <= S and token + N - 1 <= frame and token >= S - T + frame + N - 1:
-                advance_tile(values, offset + token * pitch + frame, pitch, V, token, edge, bits, word, tiles)
-                continue
-            _masked_tile(values, offset, pitch, S, T, N, token, frame, square)
-            advance_tile(square, 0, N, V, token, edge, bits, word, tiles)
-            for i in range(N):
-                suspect |= not V[token + i] < np.inf
-    return V[S - 1], suspect
-
-
-@njit(nogil=True)
-def _backward(values, S, T, tiles, bits, durations):
-    """Follow the back-pointers from the last cell to the first; count each token's frames."""
-    N = lanes(values)
-    s = S - 1
-    ahead = -T % N
-    for frame in range(T - N, -N, -N):
-        low = max(0, S - T + frame) // N
-        for t in range(frame + N - 1, max(frame, 0) - 1, -1):
-            durations[s] += 1
-            if t > 0 and s > 0:
-                s -= (bits[(t + ahead) * tiles + s // N - low] >> (s % N)) & 1
-
-
-@njit(nogil=True)
-def _score(values, offset, pitch, S, durations):
-    """The path's own sum in frame order, in float64."""
-    total = 0.0
-    t = 0
-    for s in range(S):
-        for _ in range(durations[s]):
-            total += np.float64(widen(values[offset + s * pitch + t]))
-            t += 1
-    return total
+@kernel
+def _plan(items, model, frames_first, starts, band, largest):
+    """Complete the table of the items; where each one's durations start, its cells, and the largest of tokens, frames
+    and words."""
+    N = lanes(model)
+    starts[0] = 0
+    for b in range(items.shape[1]):
+        S, T = items[1, b], items[2, b]
+        starts[b + 1] = starts[b] + max(S, 0)
+        feasible = 0 < S <= T
+        # Tiles begin where cache lines do, so that no line is loaded twice; if the rows allow it.
+        items[4, b] = 0 if frames_first else items[0, b] % CACHE_LINE // model.itemsize % N
+        items[5, b] = strip_tiles(S, T, N) if feasible else 0
+        band[b] = S * (T - S + 1) if feasible else 0
+        if feasible:
+            largest[0], largest[1] = max(largest[0], S), max(largest[1], T)
+            largest[2] = max(largest[2], item_words(S, T, N))
 
 
 @kernel
 def _align_range(
-    values, offsets, tokens, frames, pitches, tiles, start, stop,
-    V, squares, bits, starts, durations, scores, statuses,
+    model, items, frames_first, stages, cursor, stop, block,
+    V, edges, path_scores, bits, suspect, starts, durations, scores, statuses,
 ):  # fmt: skip
-    """Items start … stop − 1, on one thread."""
-    for b in range(start, stop):
-        S, T, offset, pitch = tokens[b], frames[b], offsets[b], pitches[b]
+    """`stages` of the items before `stop` that `cursor` gives, on this thread; of lattices, what is in the block."""
+    while True:
+        b = take_next(cursor)
+        if b >= stop:
+            break
+        S, T = items[1, b], items[2, b]
         if S <= 0 or T <= 0:
             statuses[b] = EMPTY
             continue
         if S > T:
             statuses[b] = TOO_FEW_FRAMES
             continue
-        final, suspect = _forward(values, offset, pitch, S, T, tiles[b], V, squares, bits)
-        if suspect and _visited_not_finite(values, offset, pitch, S, T):
-            statuses[b] = NOT_FINITE
+        item = (items[0, b], S, T, items[3, b], items[4, b], items[5, b])
+        strips = strip_count(S, lanes(model))
+        if stages & BEGIN:
+            suspect[0] = 0
+            begin(item, V, edges)
+        if stages & FORWARD:
+            end = min(block[1], strips)
+            suspect[0] |= forward(item, frames_first, False, model, block[0], end, block[2], block[3], V, edges, bits)
+        if not stages & FINISH:
             continue
-        if not np.isfinite(final):
+        if suspect[0]:
+            if visited_not_finite(item, frames_first, model):
+                statuses[b] = NOT_FINITE
+                continue
+            # It stands beyond the band, or sums overflow: this time without what stands there.
+            begin(item, V, edges)
+            forward(item, frames_first, True, model, 0, strips, 0, 2**62, V, edges, bits)
+        if not np.isfinite(V[S - 1]):
             statuses[b] = NO_FINITE_PATH
             continue
         own = durations[starts[b] : starts[b] + S]
-        _backward(values, S, T, tiles[b], bits, own)
-        scores[b] = V.dtype.type(_score(values, offset, pitch, S, own))  # one rounding, to the accumulator's type
+        backward(item, frames_first, model, bits, own, path_scores[:T])
+        total = 0.0
+        for t in range(T):  # in frame order
+            total += np.float64(path_scores[t])
+        scores[b] = V.dtype.type(total)  # one rounding, to the accumulator's type
         statuses[b] = OK

@@ -1,0 +1,158 @@
+# mypy: allow-untyped-defs
+"""The monotonic lattice of one item, block by block (Numba).
+
+A strip of 2N tokens is walked over all frames at which legal paths can visit it before the strip to its right is, so
+that rows are read from end to end. What that one needs, V of a strip's last token at each frame, is left in `edges`.
+One bit per cell says whether the best path comes from the token before.
+
+Frames are cut into tiles of N on a grid: frame t is at t + ahead, with `ahead` such that tiles begin where cache lines
+do. An item is described by a tuple (address, S, T, pitch, ahead, tiles): pitch in elements, tiles per strip at most.
+"""
+
+import numpy as np
+from numba import njit
+from numba.extending import register_jitable
+
+from alignd_kernels.mas.tile import STRIP_VECTORS, advance_border, advance_inner
+from alignd_kernels.numba_helpers import array_at, lanes, widen
+
+_inner, _inner_turned = advance_inner[False], advance_inner[True]
+_border, _border_turned = advance_border[False], advance_border[True]
+
+
+@register_jitable
+def strip_count(S, N):
+    """Strips of S tokens."""
+    return (S + STRIP_VECTORS * N - 1) // (STRIP_VECTORS * N)
+
+
+@register_jitable
+def strip_tiles(S, T, N):
+    """Tiles that a strip's frames, T − S + 2N of them, touch at most, wherever the grid begins."""
+    return (T - S + STRIP_VECTORS * N + 2 * N - 2) // N
+
+
+@register_jitable
+def item_words(S, T, N):
+    """Words of an item's back-pointers."""
+    return strip_count(S, N) * strip_tiles(S, T, N) * (STRIP_VECTORS * N)
+
+
+@njit(nogil=True)
+def begin(item, V, edges):
+    """Before the first frame: a path starts left of token 0."""
+    S, T, ahead = item[1], item[2], item[4]
+    N = lanes(V)
+    V[: S + STRIP_VECTORS * N] = -np.inf
+    edges[: T + 2 * N] = -np.inf
+    edges[ahead] = 0.0
+
+
+@njit(nogil=True)
+def forward(item, frames_first, exact, model, first_strip, end_strip, first_tile, end_tile, V, edges, bits):
+    """Walk the band's tiles in the given strips and tiles of the grid.
+
+    Args:
+        exact: leave out cells beyond the band. Else those in tiles at its borders are read too: they change no V inside
+            unless one is NaN or +inf, which the result tells.
+        V: of each token at the frame before the block; then at its last one.
+        edges: accumulators, at t + ahead: V of the token left of the block at frame t − 1; then of the block's last.
+        bits: uint16, [strips, tiles, N, 2], filled where the band is.
+
+    Returns:
+        whether V of a strip was NaN or +inf when it left the band (both stay in a token's row once they are there, and
+        besides such scores only overflow brings them there).
+    """
+    address, S, T, pitch, ahead, tiles = item
+    N = lanes(V)
+    P = STRIP_VECTORS * N
+    size, V_size = model.itemsize, V.itemsize
+    V_at, edges_at, bits_at = V.ctypes.data, edges.ctypes.data, bits.ctypes.data
+    spare = T - S
+    suspect = False
+    for strip in range(first_strip, end_strip):
+        token = strip * P
+        first = (token + ahead) // N
+        end = (min(T, spare + token + P) - 1 + ahead) // N + 1
+        for tile in range(max(first, first_tile), min(end, end_tile)):
+            frame = tile * N - ahead
+            cells = address + (token + frame * pitch if frames_first else token * pitch + frame) * size
+            V_here, edges_here = V_at + token * V_size, edges_at + tile * N * V_size
+            bits_here = bits_at + 2 * STRIP_VECTORS * N * (strip * tiles + tile - first)
+            inside = frame >= token + P - 1 and frame + N - 1 <= spare + token if exact else 0 <= frame <= T - N
+            if inside and token + P <= S:
+                if frames_first:
+                    _inner_turned(model, cells, pitch * size, V_here, edges_here, bits_here, 0, 0, 0, 0)
+                else:
+                    _inner(model, cells, pitch * size, V_here, edges_here, bits_here, 0, 0, 0, 0)
+                continue
+            for k in range(STRIP_VECTORS):
+                own = token + k * N
+                if own >= S:
+                    break
+                enter, leave = own - frame, spare + own - frame
+                to_own = k * N * size * (1 if frames_first else pitch)
+                if frames_first:
+                    _border_turned(
+                        model, cells + to_own, pitch * size, V_here + k * N * V_size, edges_here, bits_here + 2 * k,
+                        enter, leave, S - own, T - frame,
+                    )  # fmt: skip
+                else:
+                    _border(
+                        model, cells + to_own, pitch * size, V_here + k * N * V_size, edges_here, bits_here + 2 * k,
+                        enter, leave, S - own, T - frame,
+                    )  # fmt: skip
+        if first_tile < end <= end_tile:
+            edges[end * N] = V[token + P - 1]  # what the next strip may need in the tile after
+            for i in range(P):
+                suspect |= not V[token + i] < np.inf
+    return suspect
+
+
+@njit(nogil=True)
+def backward(item, frames_first, model, bits, durations, scores):
+    """Follow the back-pointers from the last cell to the first, token by token.
+
+    Args:
+        durations: [S], filled.
+        scores: accumulators [T], filled with the path's scores.
+    """
+    address, S, T, pitch, ahead, tiles = item
+    N = lanes(scores)
+    P = STRIP_VECTORS * N
+    along = (pitch if frames_first else 1) * model.itemsize
+    across = (1 if frames_first else pitch) * model.itemsize
+    stop = T  # of token s, exclusive
+    for s in range(S - 1, -1, -1):
+        # A strip's words follow each other frame by frame, so that only a token's first look-up has to be worked out.
+        strip = s // P
+        before = STRIP_VECTORS * N * (strip * tiles - (strip * P + ahead) // N) + s % P // N
+        lane = s % N
+        t = stop - 1
+        while t > 0 and s > 0 and not (bits[before + STRIP_VECTORS * (t + ahead)] >> lane) & 1:
+            t -= 1
+        if s == 0:
+            t = 0
+        durations[s] = stop - t
+        cell = address + s * across
+        for at in range(t, stop):
+            scores[at] = widen(array_at(cell + at * along, 1, model)[0])
+        stop = t
+
+
+@njit(nogil=True)
+def visited_not_finite(item, frames_first, model):
+    """Whether NaN or +inf stands in a cell that a legal path can visit."""
+    address, S, T, pitch, _, _ = item
+    for row in range(T if frames_first else S):
+        if frames_first:
+            start, stop = max(0, S - T + row), min(S, row + 1)
+        else:
+            start, stop = row, T - S + row + 1
+        cells = array_at(address + (row * pitch + start) * model.itemsize, stop - start, model)
+        found = 0
+        for i in range(len(cells)):  # never left early, so that it is compiled to vectors
+            found |= not widen(cells[i]) < np.inf
+        if found:
+            return True
+    return False
