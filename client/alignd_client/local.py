@@ -50,6 +50,14 @@ class Engine:
         future = engine.submit(rpc.name, request, timeout=timeout)
         return future
 
+    def result(self, future: "Future[Reply]", timeout: float | None) -> Reply:
+        """What `submit` promised. May do the work itself."""
+        engine = self._engine.peek()
+        if engine is None:  # closed meanwhile
+            return future.result(timeout)
+        reply: Reply = engine.result(future, timeout)
+        return reply
+
     def health(self) -> str:
         # A lost device comes back in a new process alone: until then every request fails.
         return "SERVING" if getattr(self._engine.get(), "healthy", True) else "NOT_SERVING"
@@ -126,7 +134,8 @@ class LocalCall(Generic[Request, Reply]):
         self._request = request
         self._begun = False
         self._running: Future[Reply] | None = None
-        self._cancelled = threading.Event()
+        self._cancelled = False
+        self._pause: threading.Event | None = None
 
     def begin(self, remaining: Remaining) -> bool:
         self._begun = True
@@ -155,13 +164,13 @@ class LocalCall(Generic[Request, Reply]):
             raise
         except Exception as error:
             raise translated(error, timeout) from None
-        if self._cancelled.is_set():
+        if self._cancelled:
             running.cancel()
         return running
 
     def _result(self, running: "Future[Reply]", timeout: float | None) -> Reply:
         try:
-            return running.result(timeout)
+            return self._engine.result(running, timeout)
         except (CancelledError, AlignError):
             raise
         except BaseException as error:  # a deadline or an interrupt: the engine need not go on
@@ -169,11 +178,16 @@ class LocalCall(Generic[Request, Reply]):
             raise translated(error, timeout) from None
 
     def pause(self, seconds: float) -> None:
-        if self._cancelled.wait(seconds):
+        self._pause = threading.Event()  # few calls ever pause
+        if not self._cancelled:
+            self._pause.wait(seconds)
+        if self._cancelled:
             raise CancelledError
 
     def cancel(self) -> None:
-        self._cancelled.set()
+        self._cancelled = True
+        if self._pause is not None:
+            self._pause.set()
         if self._running is not None:
             self._running.cancel()
 

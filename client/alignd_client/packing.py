@@ -21,7 +21,7 @@ MOST_CELLS: Final = 4 << 20
 MOST_ITEMS: Final = 512
 
 LOCAL_BYTES: Final = 64 << 20
-LOCAL_CELLS: Final = 4 << 20
+LOCAL_CELLS: Final = 8 << 20
 LOCAL_ITEMS: Final = 512
 """In process: a millisecond or so of the kernels' work, while which the last request's results are taken apart."""
 

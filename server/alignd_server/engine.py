@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import structlog
 
@@ -15,13 +15,16 @@ from alignd_server import __version__
 from alignd_server.admission import Admission, Reservation
 from alignd_server.device import Device, find_devices
 from alignd_server.errors import DeadlineExceededError, DeviceLostError, NotServedError, UnavailableError
-from alignd_server.jobs import FutureSink, Job, Sink, finish
+from alignd_server.jobs import Job, JobFuture, Sink, finish
 from alignd_server.metrics import Metrics
 from alignd_server.operation import AnyOperation, Cost
 from alignd_server.queue import BatchLimits, JobQueue
 from alignd_server.worker import Worker
 
 log = structlog.get_logger("alignd.engine")
+
+ASSISTED_CELLS: Final = 1 << 24
+"""Some milliseconds of work: what a caller's thread does itself cannot be interrupted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +91,9 @@ class Engine:
             for device in devices
             for queue in (self._light, self._heavy)
         ]
+        self._assistant = self._workers[0]  # of the light lane
         for op in operations:
-            self.metrics.queue_depth.labels(op.name).set(0)
+            self.metrics.of(op.name).queue_depth.set(0)
         for worker in self._workers:
             worker.start()
 
@@ -125,11 +129,24 @@ class Engine:
             MalformedRequestError: the request contradicts itself.
             OverloadedError, DeadlineExceededError, UnavailableError: as the names say.
         """
-        sink = FutureSink()
+        future = JobFuture()
         deadline = None if timeout is None else time.monotonic() + timeout
-        job = self.admit(name, request, sink=sink, deadline=deadline)
-        sink.future.add_done_callback(lambda future: self.cancel(job) if future.cancelled() else None)
-        return sink.future
+        future.job = job = self.admit(name, request, sink=future, deadline=deadline)
+        future.add_done_callback(lambda future: self.cancel(job) if future.cancelled() else None)
+        return future
+
+    def result(self, future: "Future[Any]", timeout: float | None = None) -> Any:
+        """What `submit` promised, or what it raises. Short work that no worker has begun is done by the calling thread,
+        which has nothing else to do: to wake another one takes about as long.
+
+        Args:
+            future: that `submit` returned.
+            timeout: seconds; with one nothing is done here that could not be interrupted.
+        """
+        job = future.job if isinstance(future, JobFuture) else None
+        if job is not None and timeout is None and job.cost.cells <= ASSISTED_CELLS and not future.done():
+            self._assistant.assist(job)
+        return future.result(timeout)
 
     def admit(
         self,
@@ -159,7 +176,7 @@ class Engine:
             reservation.add_items(len(request))
             if pipeline:
                 pipeline.start(job)
-                self.metrics.queue_depth.labels(pipeline.name).inc()
+                self.metrics.of(pipeline.name).queue_depth.inc()
             else:
                 self._enqueue(job)
         except BaseException:
@@ -183,7 +200,7 @@ class Engine:
 
     def _enqueue(self, job: Job) -> None:
         (self._heavy if self._batch_limits.heavy(job) else self._light).put(job)
-        self.metrics.queue_depth.labels(job.operation.name).inc()
+        self.metrics.of(job.operation.name).queue_depth.inc()
 
     def _check(self, job: Job) -> None:
         if self._lost:
@@ -199,7 +216,7 @@ class Engine:
         pipeline = self._pipelines.get(job.operation.rpc.name)
         lane = pipeline or (self._heavy if self._batch_limits.heavy(job) else self._light)
         if lane.discard(job):
-            self.metrics.queue_depth.labels(job.operation.name).dec()
+            self.metrics.of(job.operation.name).queue_depth.dec()
             self.metrics.rejected.labels(job.operation.name, "cancelled").inc()
             job.error = CancelledError()
             finish([job])
@@ -215,7 +232,7 @@ class Engine:
         for queue in (self._light, self._heavy):
             jobs = queue.drain()
             for job in jobs:
-                self.metrics.queue_depth.labels(job.operation.name).dec()
+                self.metrics.of(job.operation.name).queue_depth.dec()
                 job.error = error
             finish(jobs)
             queue.close()

@@ -75,19 +75,16 @@ def finish(jobs: Sequence[Job]) -> None:
             log.exception("a caller could not be told")
 
 
-class FutureSink:
-    """Completes one `concurrent.futures.Future` with its job's outcome."""
+class JobFuture(Future[Any]):
+    """Completed with its job's outcome: a sink for one."""
 
-    __slots__ = ("future",)
-
-    def __init__(self) -> None:
-        self.future: Future[Any] = Future()
+    job: Job | None = None
 
     def __call__(self, jobs: Sequence[Job]) -> None:
         for job in jobs:
-            if not self.future.set_running_or_notify_cancel():
+            if not self.set_running_or_notify_cancel():
                 continue
             if job.error is not None:
-                self.future.set_exception(job.error)
+                self.set_exception(job.error)
             else:
-                self.future.set_result(job.reply)
+                self.set_result(job.reply)

@@ -1,6 +1,7 @@
 """The engine's metrics, in base units, with the prefix `alignd_`."""
 
 from collections.abc import Callable
+from functools import cached_property
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -55,10 +56,51 @@ class Metrics:
         self.kernel_compile = Gauge(
             "alignd_kernel_compile_seconds", "Time spent compiling kernels since the start.", registry=registry
         )
+        self._ops: dict[str, OpMetrics] = {}
         build = Gauge("alignd_build_info", "Always 1.", ["version"], registry=registry)
         build.labels(__version__).set(1)
+
+    def of(self, op: str) -> "OpMetrics":
+        """What every request of an operation touches."""
+        found = self._ops.get(op)
+        if found is None:
+            found = self._ops[op] = OpMetrics(self, op)
+        return found
 
     def sample(self, queue_bytes: Callable[[], float], compile_seconds: Callable[[], float]) -> None:
         """Read these gauges when they are scraped."""
         self.queue_bytes.set_function(queue_bytes)
         self.kernel_compile.set_function(compile_seconds)
+
+
+class OpMetrics:
+    """The metrics of one operation, their labels looked up once: that takes as long as a small request."""
+
+    def __init__(self, metrics: Metrics, op: str) -> None:
+        self.queue_depth = metrics.queue_depth.labels(op)
+        self._metrics = metrics
+        self._op = op
+        self._kernels: dict[tuple[str, str, str], Histogram] = {}
+
+    @cached_property
+    def queue_duration(self) -> Histogram:
+        return self._metrics.queue_duration.labels(self._op)
+
+    @cached_property
+    def batch_items(self) -> Histogram:
+        return self._metrics.batch_items.labels(self._op)
+
+    @cached_property
+    def batch_cells(self) -> Histogram:
+        return self._metrics.batch_cells.labels(self._op)
+
+    @cached_property
+    def items_ok(self) -> Counter:
+        return self._metrics.items.labels(self._op, "ok")
+
+    def kernel_duration(self, backend: str, device: str, dtype: str) -> Histogram:
+        key = (backend, device, dtype)
+        found = self._kernels.get(key)
+        if found is None:
+            found = self._kernels[key] = self._metrics.kernel_duration.labels(self._op, *key)
+        return found

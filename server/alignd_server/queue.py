@@ -42,6 +42,7 @@ class JobQueue:
         self._waiting: dict[Hashable, deque[Job]] = {}
         self._changed = threading.Condition()
         self._closed = False
+        self._idle = 0
 
     def put(self, job: Job) -> None:
         """Raises `UnavailableError` once the queue is closed: no worker might come any more."""
@@ -56,6 +57,15 @@ class JobQueue:
         with self._changed:
             waiting, job.cancelled = not (job.taken or job.cancelled), True
             return waiting
+
+    def claim(self, job: Job) -> bool:
+        """Take this job alone, before an idle worker has woken for it. False if none is idle, or one has taken it."""
+        with self._changed:
+            if not self._idle or job.taken or job.cancelled or job not in self._waiting.get(job.key, ()):
+                return False
+            job.taken = True
+            self._waiting[job.key].remove(job)
+            return True
 
     def close(self) -> None:
         """Let the workers go once nothing waits."""
@@ -80,11 +90,16 @@ class JobQueue:
                     delay = self._missing_delay(self._waiting[key])
                     if delay <= 0:
                         return self._pop(key)
-                    self._changed.wait(delay)
+                    self._wait(delay)
                 elif self._closed:
                     return []
                 else:
-                    self._changed.wait()
+                    self._wait(None)
+
+    def _wait(self, seconds: float | None) -> None:
+        self._idle += 1
+        self._changed.wait(seconds)
+        self._idle -= 1
 
     def _drop_cancelled(self) -> None:
         """From the front: what is left has an oldest job that is wanted."""

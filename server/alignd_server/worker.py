@@ -8,6 +8,7 @@ from typing import Any
 
 import structlog
 
+from alignd.wire import OK
 from alignd_server.device import Device
 from alignd_server.errors import DeadlineExceededError, DeviceLostError
 from alignd_server.execution import Execution
@@ -39,21 +40,32 @@ class Worker(threading.Thread):
         self._alone = alone
 
     def run(self) -> None:
-        while jobs := self._queue.take():
-            try:
-                self._process(jobs)
-            except DeviceLostError as error:
-                self._fail(jobs, error)
-                self._on_lost(error)
-                return
-            except Exception as error:  # a defect here must not leave callers waiting for ever
-                log.exception("a batch failed")
-                self._fail(jobs, error)
+        while (jobs := self._queue.take()) and self._work_off(jobs):
+            pass
+
+    def assist(self, job: Job) -> None:
+        """Do this thread's work for `job` on the calling one, if this one would only be woken for it."""
+        if self._device.pool and self._queue.claim(job):
+            self._work_off([job])
+
+    def _work_off(self, jobs: list[Job]) -> bool:
+        """Whether the device is still there."""
+        try:
+            self._process(jobs)
+        except DeviceLostError as error:
+            self._fail(jobs, error)
+            self._on_lost(error)
+            return False
+        except Exception as error:  # a defect here must not leave callers waiting for ever
+            log.exception("a batch failed")
+            self._fail(jobs, error)
+        return True
 
     def _process(self, jobs: list[Job]) -> None:
         now, now_ns = time.monotonic(), time.monotonic_ns()
         op = jobs[0].operation.name
-        self._metrics.queue_depth.labels(op).dec(len(jobs))
+        metrics = self._metrics.of(op)
+        metrics.queue_depth.dec(len(jobs))
         late = [job for job in jobs if job.expired(now)]
         for job in late:
             job.error = DeadlineExceededError("the deadline passed while the request waited; it was not run")
@@ -64,7 +76,7 @@ class Worker(threading.Thread):
             return
         for job in jobs:
             job.started_ns = now_ns
-            self._metrics.queue_duration.labels(op).observe((now_ns - job.admitted_ns) * 1e-9)
+            metrics.queue_duration.observe((now_ns - job.admitted_ns) * 1e-9)
         execution = Execution(jobs[0].operation, self._device, self._alone, self._observer(jobs[0]))
         launch = execution.run([job.request for job in jobs], [job.cost for job in jobs])
         for job, reply in zip(jobs, launch.replies, strict=True):
@@ -73,20 +85,25 @@ class Worker(threading.Thread):
         finish(jobs)
 
     def _observer(self, job: Job) -> Callable[[Sequence[Cost], Launch[Any]], None]:
-        device, metrics, op = self._device, self._metrics, job.operation.name
+        device, metrics = self._device, self._metrics.of(job.operation.name)
         dtype = job.key[0] if isinstance(job.key, tuple) else str(job.key)
 
         def observe(costs: Sequence[Cost], launch: Launch[Any]) -> None:
-            metrics.kernel_duration.labels(op, device.backend, device.id, dtype).observe(launch.kernel_ns * 1e-9)
-            metrics.batch_items.labels(op).observe(sum(cost.items for cost in costs))
-            metrics.batch_cells.labels(op).observe(sum(cost.cells for cost in costs))
+            metrics.kernel_duration(device.backend, device.id, dtype).observe(launch.kernel_ns * 1e-9)
+            metrics.batch_items.observe(sum(cost.items for cost in costs))
+            metrics.batch_cells.observe(sum(cost.cells for cost in costs))
 
         return observe
 
     def _count(self, op: str, replies: Sequence[Any]) -> None:
-        counts = Counter(status.code for reply in replies for status in reply.statuses)
-        for code, count in counts.items():
-            self._metrics.items.labels(op, code.name.lower()).inc(count)
+        for reply in replies:
+            statuses = reply.statuses
+            good = statuses.count(OK)
+            if good:
+                self._metrics.of(op).items_ok.inc(good)
+            if good < len(statuses):
+                for code, count in Counter(status.code for status in statuses if not status.ok).items():
+                    self._metrics.items.labels(op, code.name.lower()).inc(count)
 
     def _fail(self, jobs: list[Job], error: Exception) -> None:
         unanswered = [job for job in jobs if not job.finished]

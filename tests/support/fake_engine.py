@@ -61,6 +61,9 @@ class FakeEngine:
             raise fault
         return self._pool.submit(self._answer, name, request, fault)
 
+    def result(self, future: "Future[Any]", timeout: float | None = None) -> Any:
+        return future.result(timeout)
+
     def _answer(self, name: str, request: Any, fault: Exception | None) -> Any:
         if fault is not None:
             raise fault

@@ -118,8 +118,8 @@ def _check_columns(vocabulary_size: int, blank: int) -> None:
 
 def _check_request(request: CtcRequest) -> None:
     _check_columns(request.vocabulary_size, request.blank)
-    check_size(request.log_probs, total("frames", request.frames, request.vocabulary_size), "log_probs")
-    check_size(request.targets, total("target_lengths", request.target_lengths), "targets")
+    check_size(request.log_probs, int(request.frames.sum()) * request.vocabulary_size, "log_probs")
+    check_size(request.targets, int(request.target_lengths.sum()), "targets")
     # NaN is the kernels' word for the largest non-blank log-prob, and a score travels in float32.
     if request.star_score is not None and not request.star_score <= FLOAT32_MAX:
         raise MalformedRequestError(("star_score", f"{request.star_score} is no log-prob in float32"))

@@ -102,10 +102,10 @@ def _check_request(request: MasRequest) -> None:
     """Raises `MalformedRequestError` for values that do not fit the lengths, and for lengths that would make a large
     reply out of a few bytes."""
     tokens, frames = request.tokens, request.frames
-    check_size(request.values, total("tokens", tokens, frames), "values")
-    empty = (tokens == 0) | (frames == 0)
-    if not empty.any():
+    check_size(request.values, int(tokens @ frames), "values")
+    if tokens.all() and frames.all():
         return
+    empty = (tokens == 0) | (frames == 0)
     for field_name, values in (("tokens", tokens), ("frames", frames)):
         unbacked = values[empty].astype(np.float64).sum()  # exact where it matters, and does not overflow
         if unbacked > MAX_UNBACKED:

@@ -26,7 +26,7 @@ from alignd.wire import (
 from alignd_kernels.threads import available_cpus
 from alignd_server.audio import AcousticModel, AudioError, Utterance, listen, timed
 from alignd_server.errors import DeadlineExceededError, EngineError, UnavailableError
-from alignd_server.jobs import FutureSink, Job, finish
+from alignd_server.jobs import Job, JobFuture, finish
 from alignd_server.queue import BatchLimits, JobQueue
 
 if TYPE_CHECKING:
@@ -122,9 +122,9 @@ class AudioPipeline:
         metrics.acoustic_duration.labels(utterance.description.name).observe(time.perf_counter() - begin)
         self._check_wanted(job)
         job.reservation.resize(job.reservation.nbytes + utterance.log_probs.nbytes)
-        aligned = FutureSink()
+        aligned = JobFuture()
         self._engine.go_on(job, FORCED_ALIGN.name, _emissions(utterance), aligned)
-        reply: CtcReply = aligned.future.result()
+        reply: CtcReply = aligned.result()
         status = reply.statuses[0]
         if not status.ok:
             field = "transcript" if status.code is ItemCode.TOO_FEW_FRAMES else "audio"

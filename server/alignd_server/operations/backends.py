@@ -1,5 +1,6 @@
 """The backend of a family that a device runs: `alignd_kernels.<family>.cpu` or `.gpu`."""
 
+import functools
 import importlib
 import threading
 from contextlib import AbstractContextManager, nullcontext
@@ -11,7 +12,12 @@ from alignd_server.device import Device
 
 def backend(family: str, device: Device) -> ModuleType:
     """Imported when first used: the GPU's needs torch and Triton."""
-    return importlib.import_module(f"alignd_kernels.{family}.{'gpu' if device.torch_device else 'cpu'}")
+    return _module(family, "gpu" if device.torch_device else "cpu")
+
+
+@functools.cache
+def _module(family: str, name: str) -> ModuleType:
+    return importlib.import_module(f"alignd_kernels.{family}.{name}")
 
 
 def align(family: str, batch: Any, device: Device, alone: bool) -> Any:

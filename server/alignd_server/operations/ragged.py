@@ -42,6 +42,8 @@ def located(payloads: Sequence[Buffers], sizes: Int64Array) -> tuple[Buffers, In
 
 def split_points(lengths: Sequence[int]) -> list[slice]:
     """Slices of arrays that lie end to end."""
+    if len(lengths) == 1:
+        return [slice(0, lengths[0])]
     ends = np.cumsum(lengths)
     return [slice(int(end) - int(length), int(end)) for length, end in zip(lengths, ends)]
 
