@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 # Under CI everything that a test needs is installed; a skip there would hide a missing install step. Tests that need a
-# GPU or the peers of the benchmarks are deselected by their marks (pyproject.toml), not skipped.
+# GPU are deselected by their mark (pyproject.toml), not skipped.
 SKIPS_FAIL = os.environ.get("CI", "").lower() not in ("", "0", "false")
 
 

@@ -97,6 +97,8 @@ class MasInputs:
         B, S, T = self.shape.size
         items = np.arange(B, dtype=np.int64)
         turned = self.shape.layout == "BTS"
+        # Older revisions, which --compare measures too, know the other layout only.
+        options: dict[str, Any] = {"frames_first": True} if turned else {}
         return MasBatch(
             values=self.stored.reshape(-1),
             dtype=self.shape.dtype,
@@ -104,7 +106,7 @@ class MasInputs:
             tokens=self.shape.tokens,
             frames=self.shape.frames,
             pitches=np.full(B, S if turned else T, np.int64),
-            **({"frames_first": True} if turned else {}),  # older revisions know the other layout only
+            **options,
         )
 
     def tensors(self) -> tuple[Any, Any]:

@@ -120,7 +120,7 @@ def _median(call: Callable[[], object]) -> float:
 
 
 @numba.njit(nogil=True, cache=True)
-def _sum_words(words: npt.NDArray[np.int64]) -> int:
+def _sum_words(words: npt.NDArray[np.int64]) -> np.int64:
     first = second = third = fourth = np.int64(0)
     quarter = len(words) // 4
     for i in range(quarter):  # four streams, which the prefetchers follow better than one
@@ -137,7 +137,7 @@ def _fill_words(words: npt.NDArray[np.int64]) -> None:
 
 
 @numba.njit(nogil=True, cache=True)
-def _chain(values: npt.NDArray[np.float32], steps: int) -> np.float32:
+def _chain(values: npt.NDArray[np.float32], steps: int) -> Any:
     score = values[0]
     for step in range(steps):
         other = values[step & 63]

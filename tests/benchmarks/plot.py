@@ -39,7 +39,8 @@ def rows_of(results: dict[str, Any]) -> list[tuple[str, dict[str, Any], list[dic
         for index, row in enumerate(mine):
             function = row["name"].split(":")[0]
             # The peers belong to the case; beside its last function they stand once, on the line nearest to the next.
-            rows.append((f"{record['title']} – {function}", row, others if index == len(mine) - 1 else []))
+            title = f"{record['group']}: {record['title']}"
+            rows.append((f"{title} – {function}", row, others if index == len(mine) - 1 else []))
     return rows
 
 
@@ -64,7 +65,17 @@ def draw(results: dict[str, Any], stem: Path) -> None:
             hollow = {"mfc": "white"} if other["kind"] == "loss" else {}
             name = other["name"] + (" (sums over paths)" if other["kind"] == "loss" else "")
             axes.plot(other["median"], line, marker, color=colour, ms=7.5, label=label(name), zorder=4, **hollow)
+        if others:
+            least = min(other["median"] for other in others if other["kind"] == "peer" or len(others) == 1)
+            axes.annotate(
+                f"{least / mine['median']:.3g} ×",
+                (1.01, line),
+                xycoords=("axes fraction", "data"),
+                va="center",
+                fontsize=9,
+            )
     axes.set_xscale("log")
+    axes.margins(x=0.04)
     axes.set_yticks(range(len(rows)), [text for text, _, _ in rows], fontsize=9)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: duration(seconds)))

@@ -21,7 +21,7 @@ Verdicts = list[Verdict]
 
 
 class WrongAnswerError(Exception):
-    """Ours is no legal path, or a peer found a better one."""
+    """Ours fails, is no legal path, or a peer found a better one."""
 
 
 def input_sets(case: Case) -> list[Any]:
@@ -82,7 +82,7 @@ def check(rows: Sequence[Contestant], inputs: Inputs) -> tuple[list[dict[str, An
     """Ask everyone once; returns a record for each and, for those that answered, the seconds of a call.
 
     Raises:
-        WrongAnswerError: ours is no legal path, or a peer's is better by more than rounding explains.
+        WrongAnswerError: ours raises or is no legal path, or a peer's is better by more than rounding explains.
     """
     records: list[dict[str, Any]] = []
     estimates: dict[str, float] = {}
@@ -97,7 +97,7 @@ def check(rows: Sequence[Contestant], inputs: Inputs) -> tuple[list[dict[str, An
             answer = row.call(inputs)
         except Exception as error:
             if row.kind == "ours":
-                raise
+                raise WrongAnswerError(f"{row.name} raises {type(error).__name__}: {error}") from error
             record["note"] = f"fails: {type(error).__name__}: {str(error).splitlines()[0][:120] if str(error) else ''}"
             continue
         estimate = time.perf_counter() - begun
@@ -112,7 +112,7 @@ def check(rows: Sequence[Contestant], inputs: Inputs) -> tuple[list[dict[str, An
             record["agrees"] = compare_likelihoods(row.log_likelihoods(answer), ours[1])
         del answer
         if estimate < 2.0:  # the first call may have compiled
-            estimate = min(estimate, _clock(row, inputs))
+            estimate = min(estimate, clock(row, inputs))
         estimates[row.name] = estimate
     return records, estimates
 
@@ -155,13 +155,14 @@ def _no_flaw(name: str, verdicts: Verdicts) -> None:
             raise WrongAnswerError(f"{name}, item {item}: {verdict.flaw}")
 
 
-def _clock(row: Contestant, inputs: Any) -> float:
-    clock = row.clock or wall_clock
-    return clock(lambda: row.call(inputs))
+def clock(row: Contestant, inputs: Any) -> float:
+    """Seconds of one call on these inputs, by the contestant's own clock if it has one."""
+    measured = row.clock or wall_clock
+    return measured(lambda: row.call(inputs))
 
 
 def _timed(row: Contestant) -> Timed:
-    return lambda inputs: _clock(row, inputs)
+    return lambda inputs: clock(row, inputs)
 
 
 def _probes(first: Inputs) -> dict[str, Timed]:

@@ -1,0 +1,170 @@
+"""A case from check to record: who is timed, who is told to be wrong or missing, and what stands in the table."""
+
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+import pytest
+
+import alignd_kernels as ak
+from benchmarks import report
+from benchmarks.case import Case, Contestant
+from benchmarks.cases_ctc import CtcInputs, CtcShape
+from benchmarks.cases_ctc import case as ctc_case
+from benchmarks.cases_mas import MasInputs, MasShape, durations_and_path, paths_end_to_end, uniform, utterances
+from benchmarks.cases_mas import case as mas_case
+from benchmarks.catalogue import all_cases, named, select
+from benchmarks.measure import QUICK
+from benchmarks.memory import measure
+from benchmarks.run import WrongAnswerError, check, growth, run_case
+
+SMALL = uniform(3, 40, 8)
+
+
+def answering(name: str, kind: Any, paths: list[Any]) -> Contestant:
+    return Contestant(name, kind, lambda _: paths, lambda answer, _: answer)
+
+
+def best_paths(inputs: MasInputs) -> list[Any]:
+    return paths_end_to_end(durations_and_path(inputs.batch()), inputs)
+
+
+def worse(path: Any) -> Any:
+    """The first token for as long as it can be had: a legal path."""
+    S, T = int(path[-1]) + 1, len(path)
+    return np.maximum(0, np.arange(T) - (T - S))
+
+
+def test_a_peer_that_finds_a_worse_path_is_told_to_disagree() -> None:
+    inputs = MasInputs(SMALL, 0)
+    best = best_paths(inputs)
+    rows = [answering("ours", "ours", best), answering("peer", "peer", [worse(path) for path in best])]
+    records, estimates = check(rows, inputs)
+    assert "DISAGREES: 3 paths worse" in records[1]["agrees"]
+    assert set(estimates) == {"ours", "peer"}
+
+
+def test_a_peer_that_finds_a_better_path_fails_the_case() -> None:
+    inputs = MasInputs(SMALL, 0)
+    best = best_paths(inputs)
+    rows = [answering("ours", "ours", [worse(path) for path in best]), answering("peer", "peer", best)]
+    with pytest.raises(WrongAnswerError, match="peer found a better path"):
+        check(rows, inputs)
+
+
+def test_a_second_function_of_ours_must_be_as_good_as_the_first() -> None:
+    inputs = MasInputs(SMALL, 0)
+    best = best_paths(inputs)
+    rows = [answering("one", "ours", best), answering("two", "ours", [worse(path) for path in best])]
+    with pytest.raises(WrongAnswerError, match="two found a worse path"):
+        check(rows, inputs)
+
+
+def test_what_is_no_path_fails_ours_and_is_told_of_a_peer() -> None:
+    inputs = MasInputs(SMALL, 0)
+    best = best_paths(inputs)
+    backwards = [path[::-1] for path in best]
+    with pytest.raises(WrongAnswerError, match="not a monotonic path"):
+        check([answering("ours", "ours", backwards)], inputs)
+    records, _ = check([answering("ours", "ours", best), answering("peer", "peer", backwards)], inputs)
+    assert records[1]["agrees"] == "DISAGREES: not a monotonic path from the first token to the last"
+
+
+def test_a_peer_that_fails_or_is_missing_is_told_and_not_timed() -> None:
+    def fail(_: Any) -> object:
+        raise MemoryError("too large")
+
+    inputs = MasInputs(SMALL, 0)
+    rows = [
+        answering("ours", "ours", best_paths(inputs)),
+        Contestant("failing", "peer", fail),
+        Contestant("absent", "peer", fail, skip="missing: not installed"),
+    ]
+    records, estimates = check(rows, inputs)
+    assert [record["note"] for record in records] == ["", "fails: MemoryError: too large", "missing: not installed"]
+    assert set(estimates) == {"ours"}
+    with pytest.raises(WrongAnswerError, match="ours raises MemoryError"):
+        check([Contestant("ours", "ours", fail)], inputs)
+
+
+def test_a_loss_below_the_best_path_disagrees() -> None:
+    inputs = MasInputs(SMALL, 0)
+    best = best_paths(inputs)
+    scores = np.array([inputs.judge(item, path).score for item, path in enumerate(best)])
+
+    def loss(name: str, by: float) -> Contestant:
+        return Contestant(name, "loss", lambda _: None, log_likelihoods=lambda _: scores + by)
+
+    records, _ = check([answering("ours", "ours", best), loss("above", 5.0), loss("below", -5.0)], inputs)
+    assert records[1]["agrees"] == "sum over all paths"
+    assert "DISAGREES" in records[2]["agrees"]
+
+
+@pytest.mark.parametrize("dtype", list(ak.DType))
+def test_our_answers_to_a_mas_case_are_legal_in_every_type(dtype: ak.DType) -> None:
+    record = run_case(mas_case("small", "small", uniform(3, 40, 8, dtype=dtype)), QUICK)
+    mine = [row for row in record["contestants"] if row["kind"] == "ours"]
+    assert [row["agrees"] for row in mine] == ["legal paths", "same paths"]
+    for row in mine:
+        assert 0 < row["least"] <= row["q1"] <= row["median"] <= row["q3"]
+        assert row["rounds"] == len(row["samples"])
+        assert row["floor"] > 0
+        assert row["share_of_floor"] == pytest.approx(row["floor"] / row["median"])
+
+
+def test_a_ragged_case_and_a_ctc_case_give_a_table() -> None:
+    records = [
+        run_case(mas_case("ragged", "eight utterances", utterances(8), growth="MAS"), QUICK),
+        run_case(mas_case("even", "three items", SMALL, growth="MAS"), QUICK),
+        run_case(ctc_case("ctc", "two items", CtcShape(2, 60, 8, 12)), QUICK),
+    ]
+    families = list(growth(records))
+    times = families[0]["ns_per_cell"]
+    assert families[0]["ratio"] == pytest.approx(max(times.values()) / min(times.values()))
+    machine = {"cpu": "a CPU", "cpus": 2, "threads": 2, "cache_bytes": 1 << 20, "load": [0.0], "gpu": "", "dirty": True}
+    machine |= {"revision": "0" * 40, "python": "3.11", "versions": {}}
+    text = report.markdown({"machine": machine, "cases": records, "growth": families})
+    assert text.count("| eight utterances, ") == 2
+    assert "no CUDA device: no GPU case was run" in text
+    assert "largest over least" in text
+    block = "\n".join(report.case_lines(records[2]))
+    assert "ns/cell" in block
+    assert "arithmetic" in block or "memory" in block or "chain" in block
+
+
+def test_the_judge_of_ctc_knows_labels_and_their_order() -> None:
+    inputs = CtcInputs(CtcShape(1, 6, 5, 3), 0)
+    inputs.targets[0] = [2, 2, 4]
+    assert inputs.judge(0, np.array([2, 0, 2, 4, 4, 0])).flaw == ""
+    for wrong in ([2, 2, 2, 4, 4, 0], [2, 0, 2, 0, 0, 0], [4, 0, 2, 0, 2, 0], [2, 0, 2, 4]):
+        assert inputs.judge(0, np.array(wrong)).flaw
+
+
+def test_reachable_cells_are_those_of_the_band() -> None:
+    shape = MasShape(np.array([3], np.int64), np.array([7], np.int64))
+    visited = {(s, t) for s in range(3) for t in range(7) if s <= t and 2 - s <= 6 - t}
+    assert shape.cells == len(visited)
+
+
+def test_names_are_unique_and_chosen_by_parts() -> None:
+    names = [case.name for case in all_cases()]
+    assert len(names) == len(set(names))
+    assert [case.name for case in select("mas-tiny,ctc-tiny")] == ["mas-tiny", "ctc-tiny"]
+    assert {case.name for case in select(quick=True)} < set(names)
+    assert named("mas-tiny").name == "mas-tiny"
+    with pytest.raises(KeyError):
+        named("no such case")
+
+
+def test_peak_memory_counts_what_a_call_allocates() -> None:
+    def contestants(_: ExitStack, __: Any) -> list[Contestant]:
+        return [Contestant("hungry", "ours", lambda _: np.ones(100 << 20, np.uint8).sum())]
+
+    case = Case("hungry", "", "", lambda _: np.zeros(1), contestants, cells=1)
+    assert (90 << 20) < measure(case, "hungry") < (160 << 20)
+
+
+def test_durations_are_printed_with_a_unit_that_fits() -> None:
+    assert [report.duration(seconds) for seconds in (12.3e-6, 4.56e-3, 7.891, 150e-3, 5e-9)] == [
+        "12.3 µs", "4.56 ms", "7.89 s", "150 ms", "5 ns",
+    ]  # fmt: skip
