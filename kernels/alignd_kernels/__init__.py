@@ -33,12 +33,13 @@ def warm_up(dtypes: Iterable[DType] = tuple(DType)) -> None:
     """
     from alignd_kernels.ctc import cpu as ctc
     from alignd_kernels.mas import cpu as mas
-    from alignd_kernels.mas import masks
+    from alignd_kernels.mas import dense, masks
 
     wanted = tuple(dtypes)
     ctc.warm_up(wanted)
     mas.warm_up(wanted)
     masks.warm_up()
+    dense.warm_up()
 
 
 def compile_seconds() -> float:

@@ -34,8 +34,11 @@ def host(array: Any) -> npt.NDArray[Any]:
     return found
 
 
-def host_scores(array: Any) -> tuple[npt.NDArray[np.generic], DType]:
+def host_scores(array: Any, *, strided: bool = False) -> tuple[npt.NDArray[np.generic], DType]:
     """Floating-point scores in host memory as their storage type, C-contiguous: a copy only where they are not.
+
+    Args:
+        strided: leave strides as they are.
 
     Raises:
         TypeError: for anything but float16, bfloat16, float32 and float64.
@@ -43,11 +46,12 @@ def host_scores(array: Any) -> tuple[npt.NDArray[np.generic], DType]:
     if is_torch(array) and str(array.dtype) == "torch.bfloat16":
         import torch
 
-        return np.ascontiguousarray(array.detach().view(torch.int16).numpy()).view(np.uint16), DType.BFLOAT16
+        words = array.detach().view(torch.int16).numpy()
+        return (words if strided else np.ascontiguousarray(words)).view(np.uint16), DType.BFLOAT16
     found = host(array)
     if found.dtype.byteorder not in "=|" and found.dtype.kind == "f":
         found = found.astype(found.dtype.newbyteorder("="))
-    return to_storage(np.ascontiguousarray(found))
+    return to_storage(found if strided else np.ascontiguousarray(found))
 
 
 def lengths(array: Any, name: str, items: int, largest: int) -> Int64Array:

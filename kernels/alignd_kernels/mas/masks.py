@@ -1,16 +1,15 @@
 """Masks of padded batches: prefix rectangles [0:tokens, 0:frames], as their lengths."""
 
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from alignd_kernels.compile_cache import kernel
+from alignd_kernels.mas.dense import WORDS
 from alignd_kernels.numba_helpers import unlocked
 from alignd_kernels.ragged import Int64Array
 from alignd_kernels.threads import WorkerPool
-
-UNSIGNED: Final = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
 
 
 def rectangle_lengths(mask: npt.NDArray[Any], pool: WorkerPool) -> tuple[Int64Array, Int64Array]:
@@ -23,9 +22,12 @@ def rectangle_lengths(mask: npt.NDArray[Any], pool: WorkerPool) -> tuple[Int64Ar
     Raises:
         ValueError: naming an item whose mask is not a prefix rectangle.
     """
-    if mask.dtype.kind == "c" or mask.dtype.itemsize not in UNSIGNED or not mask.dtype.isnative:
+    if mask.dtype.kind == "c" or mask.dtype.itemsize not in WORDS or not mask.dtype.isnative:
         mask = mask != 0
-    words = np.ascontiguousarray(mask).view(UNSIGNED[mask.dtype.itemsize])
+    if not mask.flags.c_contiguous and mask.transpose(0, 2, 1).flags.c_contiguous:
+        frames, tokens = rectangle_lengths(mask.transpose(0, 2, 1), pool)  # a transposed rectangle is one
+        return tokens, frames
+    words = np.ascontiguousarray(mask).view(WORDS[mask.dtype.itemsize])
     # Minus zero is zero, though not all of its bits are.
     ignored = words.dtype.type(1 << (8 * mask.dtype.itemsize - 1)) if mask.dtype.kind == "f" else words.dtype.type(0)
     B, S, T = mask.shape
@@ -50,7 +52,7 @@ def rectangle_lengths(mask: npt.NDArray[Any], pool: WorkerPool) -> tuple[Int64Ar
 def warm_up() -> None:
     """Compile the kernel for masks of any dtype, or load it from the cache."""
     kind: Any
-    for kind in UNSIGNED.values():
+    for kind in WORDS.values():
         _measure(
             np.ones(1, kind), ~kind(0), 1, 1, 0, 1, np.zeros(1, np.int64), np.zeros(1, np.int64), np.zeros(1, np.uint8)
         )

@@ -3,10 +3,12 @@
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from alignd_kernels.arrays import host, host_scores, is_torch, on_gpu
-from alignd_kernels.mas.batch import MasBatch, MasResult
-from alignd_kernels.ragged import Int64Array, offsets_of
+from alignd_kernels.dtypes import DType
+from alignd_kernels.mas.batch import MasBatch
+from alignd_kernels.ragged import Int64Array
 from alignd_kernels.status import InvalidItemsError, Status
 
 
@@ -18,7 +20,8 @@ def maximum_path(value: Any, mask: Any, dtype: Any = None, *, check: bool = True
 
     Args:
         value: [B, T_text, T_mel] scores, float16, bfloat16, float32 or float64, NumPy or torch, on the CPU or a CUDA
-            device. It is only read. What stands outside the mask is ignored, NaN included.
+            device. It is only read, on the CPU where it lies, also as a transposed view of [B, T_mel, T_text]. What
+            stands outside the mask is ignored, NaN included.
         mask: of the same shape, any dtype: not zero exactly in [0:tokens, 0:frames] of each item.
         dtype: of the result; default float32.
         check: False leaves out the error for failed items and returns the statuses as well; on a CUDA device nothing
@@ -40,34 +43,53 @@ def maximum_path(value: Any, mask: Any, dtype: Any = None, *, check: bool = True
 
         return maximum_path_on_gpu(value, mask, dtype, check)
     from alignd_kernels.mas import cpu
+    from alignd_kernels.mas.dense import dense_paths
     from alignd_kernels.mas.masks import rectangle_lengths
     from alignd_kernels.threads import default_pool
 
-    storage, score_type = host_scores(value)
-    B, S, T = storage.shape
+    storage, score_type = host_scores(value, strided=True)
     if is_torch(mask) and str(mask.dtype) == "torch.bfloat16":  # NumPy has none
         mask = mask != 0
     tokens, frames = rectangle_lengths(host(mask), default_pool())
-    batch = MasBatch(
-        storage.reshape(-1), score_type, np.arange(B, dtype=np.int64) * (S * T), tokens, frames, np.full(B, T, np.int64)
-    )
+    batch, shape = _batch(storage, score_type, tokens, frames)
     result = cpu.align(batch, default_pool())
     if check:
         raise_if_failed(result.statuses.tolist(), tokens, frames)
-    cells = _path_cells(batch, result)
     if not is_torch(value):
-        path = np.zeros(storage.shape, np.float32 if dtype is None else dtype)
-        path.reshape(-1)[cells] = 1
+        ones = np.ones(1, np.float32 if dtype is None else dtype)
+        path = _shaped(dense_paths(batch, result, ones, default_pool()), shape, batch.frames_first)
         return path if check else (path, result.statuses)
     import torch
 
-    # NumPy knows no bfloat16 and gets zeroed memory sooner: it writes the bits of a one.
+    # NumPy knows no bfloat16: it writes the bits of a one.
     one = torch.ones(1, dtype=torch.float32 if dtype is None else dtype)
     bits = one.view({1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[one.element_size()]).numpy()
-    path = np.zeros(storage.shape, bits.dtype)
-    path.reshape(-1)[cells] = bits
+    path = _shaped(dense_paths(batch, result, bits, default_pool()), shape, batch.frames_first)
     tensor = torch.from_numpy(path).view(one.dtype)
     return tensor if check else (tensor, torch.from_numpy(result.statuses))
+
+
+def _batch(
+    storage: npt.NDArray[np.generic], score_type: DType, tokens: Int64Array, frames: Int64Array
+) -> tuple[MasBatch, tuple[int, int, int]]:
+    """The padded array [B, S, T] as a batch, and that shape. It is read where it lies if one of its two inner axes is
+    contiguous and the other one is the next, as in a transposed view of [B, T, S]; else from a copy."""
+    B, S, T = storage.shape
+    frames_first = not storage.flags.c_contiguous and storage.transpose(0, 2, 1).flags.c_contiguous
+    flat = storage.transpose(0, 2, 1) if frames_first else np.ascontiguousarray(storage)
+    offsets, pitch = np.arange(B, dtype=np.int64) * (S * T), S if frames_first else T
+    pitches = np.full(B, pitch, np.int64)
+    return MasBatch(flat.reshape(-1), score_type, offsets, tokens, frames, pitches, frames_first=frames_first), (
+        B,
+        S,
+        T,
+    )
+
+
+def _shaped(flat: npt.NDArray[Any], shape: tuple[int, int, int], frames_first: bool) -> npt.NDArray[Any]:
+    """[B, S, T], in memory as the values are."""
+    B, S, T = shape
+    return flat.reshape(B, T, S).transpose(0, 2, 1) if frames_first else flat.reshape(shape)
 
 
 def raise_if_failed(statuses: list[int], tokens: Int64Array, frames: Int64Array) -> None:
@@ -94,14 +116,3 @@ def _check_shapes(value: Any, mask: Any) -> None:
         )
     if mask_shape != shape:
         raise ValueError(f"mask must have the shape of value, {shape}, not {mask_shape}")
-
-
-def _path_cells(batch: MasBatch, result: MasResult) -> Int64Array:
-    """Flat indices of the paths' cells in the padded batch."""
-    # Failed items have no durations, so the frames that are left follow each other token by token.
-    starts = offsets_of(batch.tokens)
-    item = np.repeat(np.arange(len(batch)), batch.tokens)
-    row = batch.offsets[item] + (np.arange(len(item)) - starts[item]) * batch.pitches[item]
-    aligned_frames = np.where(result.statuses == Status.OK, batch.frames, 0)
-    frame = np.arange(aligned_frames.sum()) - np.repeat(offsets_of(aligned_frames)[:-1], aligned_frames)
-    return np.asarray(np.repeat(row, result.durations) + frame)

@@ -1,0 +1,194 @@
+"""Where MAS items lie, and how threads share them, changes nothing: layouts, buffers, wavefronts, far offsets."""
+
+import mmap
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from kernels.strategies import (
+    GENERATORS,
+    check_mas,
+    dyadic,
+    mas_batch,
+    mas_batches,
+    mas_item,
+    normal,
+    same_results,
+    stored,
+    with_bad_cells,
+)
+
+import alignd_kernels as ak
+from alignd_kernels.dtypes import DType
+from alignd_kernels.mas import cpu
+from alignd_kernels.mas.batch import MasBatch, row_major
+from alignd_kernels.ragged import offsets_of
+from alignd_kernels.threads import WorkerPool
+
+SETTINGS = settings(max_examples=60, deadline=None, derandomize=True)
+EDGES = (1, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129)
+
+
+def turned(batch: MasBatch, gap: int) -> MasBatch:
+    """The same items [frames, tokens], NaN in `gap` elements after each frame's tokens."""
+    pitches = batch.tokens + gap
+    offsets = offsets_of(batch.frames * pitches)
+    flat = stored(np.full(offsets[-1], np.nan), batch.dtype)
+    for b in range(len(batch)):
+        S, T, pitch = int(batch.tokens[b]), int(batch.frames[b]), int(pitches[b])
+        rows = batch.values[batch.offsets[b] :][: S * int(batch.pitches[b])].reshape(S, -1)[:, :T] if S else None
+        if rows is not None:
+            flat[offsets[b] : offsets[b + 1]].reshape(T, pitch)[:, :S] = rows.T
+    return replace(batch, values=flat, offsets=offsets[:-1], pitches=pitches, frames_first=True)
+
+
+@SETTINGS
+@given(mas_batches(max_tokens=80, max_frames=150, max_items=3), GENERATORS)
+def test_frames_first_gives_the_same(batch: MasBatch, rng: np.random.Generator) -> None:
+    other = turned(batch, int(rng.integers(0, 3)))
+    same_results(cpu.align(other), cpu.align(batch))
+    values, offsets, pitches = row_major(other)
+    same_results(cpu.align(replace(batch, values=values, offsets=offsets, pitches=pitches)), cpu.align(batch))
+
+
+@SETTINGS
+@given(mas_batches(max_items=6), GENERATORS)
+def test_items_may_lie_in_several_buffers(batch: MasBatch, rng: np.random.Generator) -> None:
+    ends = np.append(batch.offsets[1:], len(batch.values)).astype(np.int64)
+    own = tuple(batch.values[first:end].copy() for first, end in zip(batch.offsets, ends))
+    order = rng.permutation(len(batch))
+    scattered = replace(
+        batch,
+        values=tuple(own[b] for b in order) or (batch.values,),
+        sources=np.argsort(order).astype(np.int64),
+        offsets=np.zeros(len(batch), np.int64),
+    )
+    same_results(cpu.align(scattered), cpu.align(batch))
+
+
+def test_several_buffers_need_their_sources() -> None:
+    batch = mas_batch([np.zeros((2, 3))], DType.FLOAT32)
+    with pytest.raises(ValueError, match="sources"):
+        cpu.align(replace(batch, values=(batch.values,)))
+
+
+@pytest.mark.parametrize("dtype", DType)
+@pytest.mark.parametrize("S", EDGES)
+def test_sizes_at_the_edges_of_strips_and_tiles(dtype: DType, S: int) -> None:
+    rng = np.random.default_rng(S)
+    batch = mas_batch([dyadic(rng, (S, S + more)) for more in (0, 1, 15, 16, 17, 64)], dtype, padding=S % 3)
+    check_mas(batch, cpu.align(batch))
+    same_results(cpu.align(turned(batch, 0)), cpu.align(batch))
+
+
+@pytest.mark.parametrize(("S", "T"), [(1, 4097), (33, 4097), (4097, 4097), (500, 2049), (4095, 4097)])
+@pytest.mark.parametrize("kind", [dyadic, normal, with_bad_cells])
+@pytest.mark.parametrize("frames_first", [False, True])
+def test_a_wavefront_gives_what_one_thread_does(
+    S: int, T: int, kind, frames_first: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = mas_batch([kind(np.random.default_rng(T), (S, T)), dyadic(np.random.default_rng(1), (5, 9))], DType.FLOAT32)
+    batch = turned(batch, 1) if frames_first else batch
+    alone = cpu.align(batch)
+    monkeypatch.setattr(cpu, "GRID_CELLS", 10)
+    monkeypatch.setattr(cpu, "BLOCK_STRIPS", 2)
+    monkeypatch.setattr(cpu, "BLOCK_TILES", 3)
+    with WorkerPool(3) as pool:
+        same_results(cpu.align(batch, pool), alone)
+
+
+def test_offsets_past_2_to_the_31() -> None:
+    size = (1 << 31) + 5000  # bytes that are never touched cost no memory
+    values = np.frombuffer(mmap.mmap(-1, 4 * size), np.float32)
+    near = mas_batch([dyadic(np.random.default_rng(7), (17, 60))], DType.FLOAT32)
+    far = replace(near, values=values, offsets=np.array([size - 17 * 60]))
+    values[size - 17 * 60 :] = near.values
+    same_results(cpu.align(far), cpu.align(near))
+    check_mas(near, cpu.align(far))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
+def test_a_transposed_padded_batch_is_read_where_it_lies(dtype: type) -> None:
+    rng = np.random.default_rng(3)
+    value = rng.integers(-6, 1, (3, 70, 33)).astype(dtype)  # [B, T, S]
+    mask = np.zeros((3, 70, 33), dtype)
+    for b, (T, S) in enumerate([(70, 33), (50, 20), (33, 33)]):
+        mask[b, :T, :S] = 1
+    path = ak.maximum_path(value.transpose(0, 2, 1), mask.transpose(0, 2, 1))
+    expected = ak.maximum_path(np.ascontiguousarray(value.transpose(0, 2, 1)), mask.transpose(0, 2, 1).copy())
+    np.testing.assert_array_equal(path, expected)
+    assert path.transpose(0, 2, 1).flags.c_contiguous
+
+
+GUARDED = """
+import ctypes, mmap, sys
+import numpy as np
+from alignd_kernels.dtypes import DType
+from alignd_kernels.mas import cpu
+from alignd_kernels.mas.batch import MasBatch
+
+libc = ctypes.CDLL(None, use_errno=True)
+PAGE = mmap.PAGESIZE
+
+def guarded(nbytes, at_end):
+    "Memory of this size with a page that cannot be read right before or right after it."
+    pages = -(-nbytes // PAGE)
+    memory = mmap.mmap(-1, (pages + 2) * PAGE)
+    base = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    for page in (0, pages + 1):
+        assert libc.mprotect(ctypes.c_void_p(base + page * PAGE), PAGE, 0) == 0
+    start = PAGE + (pages * PAGE - nbytes if at_end else 0)
+    return memory, np.frombuffer(memory, np.uint8, nbytes, start)
+
+def empty(shape, dtype=float):
+    dtype = np.dtype(dtype)
+    count = int(np.prod(shape))
+    if count == 0 or dtype == np.int64:
+        return fresh(shape, dtype)
+    memory, raw = guarded(count * dtype.itemsize, at_end)
+    kept.append(memory)
+    raw[:] = 0xFF  # NaN in every floating-point type
+    return raw.view(dtype).reshape(shape)
+
+fresh, kept = np.empty, []
+rng = np.random.default_rng(0)
+for dtype in DType:
+    cpu.warm_up([dtype])
+for at_end in (False, True):
+    for dtype in DType:
+        for S, T in ((1, 1), (1, 40), (15, 17), (16, 16), (17, 33), (31, 95), (32, 64), (33, 47), (65, 130), (99, 333)):
+            for frames_first in (False, True):
+                x = rng.integers(-6, 1, (S, T)).astype(np.float32)
+                stored = {
+                    DType.BFLOAT16: (x.view(np.uint32) >> 16).astype(np.uint16),
+                    DType.FLOAT16: x.astype(np.float16).view(np.uint16),
+                }.get(dtype, x.astype(dtype.storage))
+                flat = np.ascontiguousarray(stored.T if frames_first else stored).reshape(-1)
+                memory, raw = guarded(flat.nbytes, at_end)
+                values = raw.view(flat.dtype)
+                values[:] = flat
+                one = np.ones(1, np.int64)
+                pitch = S * one if frames_first else T * one
+                plain = cpu.align(MasBatch(flat, dtype, 0 * one, S * one, T * one, pitch, frames_first=frames_first))
+                np.empty = empty
+                found = cpu.align(MasBatch(values, dtype, 0 * one, S * one, T * one, pitch, frames_first=frames_first))
+                np.empty = fresh
+                assert (found.durations == plain.durations).all() and found.scores == plain.scores, (dtype, S, T)
+print("all right")
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="mprotect is POSIX")
+def test_nothing_is_read_or_written_beyond_an_array_and_scratch_need_not_be_clean() -> None:
+    done = subprocess.run([sys.executable, "-c", GUARDED], capture_output=True, text=True, timeout=250, check=False)
+    assert done.returncode == 0, done.stderr[-2000:] or f"signal {-done.returncode}"
+    assert done.stdout == "all right\n"
+
+
+def test_strategies_turn_what_they_read_back() -> None:
+    value = dyadic(np.random.default_rng(4), (3, 9))
+    batch = mas_batch([value], DType.FLOAT32)
+    np.testing.assert_array_equal(turned(batch, 2).values.reshape(9, 5)[:, :3].T, mas_item(batch, 0))
