@@ -128,10 +128,8 @@ def contestants(shape: CtcShape, stack: ExitStack, sets: list[CtcInputs]) -> lis
     ]
 
 
-def too_much(shape: CtcShape) -> str:
-    """Why a peer that keeps back-pointers is not asked; empty if it is."""
-    if crash := peers.back_pointer_limit(shape.T, shape.L):
-        return crash
+def too_slow(shape: CtcShape) -> str:
+    """Why a peer is not asked, at its pace; empty if it is."""
     return f"{shape.cells:.2g} states would take minutes" if shape.cells > MOST_PEER_CELLS else ""
 
 
@@ -147,7 +145,7 @@ def forced_aligner_peer(shape: CtcShape) -> Contestant:
         lambda inputs: [align(x, y) for x, y in zip(inputs.log_probs, inputs.targets)],
         lambda answer, _: answer,
         items=shape.B,
-        skip=too_much(shape),
+        skip=peers.forced_aligner_crash(shape.T, shape.L) or too_slow(shape),
     )
 
 
@@ -170,7 +168,7 @@ def torchaudio_peer(shape: CtcShape, sets: list[CtcInputs]) -> Contestant:
         call,
         lambda answer, _: [path[0].numpy() for path in answer],
         items=shape.B,
-        skip=too_much(shape),
+        skip=peers.torchaudio_crash(shape.T, shape.L) or too_slow(shape),
     )
 
 

@@ -27,7 +27,7 @@ class Plan:
     budget_s: float = 1.0
     most_rounds: int = 41
     least_rounds: int = 5
-    slow_s: float = 2.0
+    slow_s: float = 1.0
 
 
 QUICK = Plan(budget_s=0.2, most_rounds=15, least_rounds=3, slow_s=0.7)
