@@ -201,6 +201,8 @@ def integers(value: Any, name: str, axes: str) -> NumpyArray:
         TypeError: for anything else than integers.
         ValueError: for another number of dimensions than `axes` names.
     """
+    if type(value) is np.ndarray and value.dtype.kind in "iu" and value.ndim == axes.count(",") + 1:
+        return value  # what nearly all give, at little cost
     if is_tensor(value) or isinstance(value, np.ndarray):
         array, given = to_numpy(value), dtype_name(value)
     elif isinstance(value, Sequence) and not isinstance(value, str | bytes):
@@ -225,6 +227,9 @@ def to_int32(array: NumpyArray) -> npt.NDArray[np.int32]:
     holds either."""
     if array.dtype == np.int32:
         return array.astype(np.int32)  # of the machine's byte order
+    narrow = array.astype(np.int32)
+    if array.dtype.kind == "i" and (narrow == array).all():
+        return narrow
     limits = np.iinfo(np.int32)
     if array.dtype.kind == "u":
         array = np.minimum(array.astype(np.uint64), np.uint64(limits.max))

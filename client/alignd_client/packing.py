@@ -21,9 +21,10 @@ MOST_CELLS: Final = 4 << 20
 MOST_ITEMS: Final = 512
 
 LOCAL_BYTES: Final = 64 << 20
-LOCAL_CELLS: Final = 8 << 20
+LOCAL_CELLS: Final = 16 << 20
 LOCAL_ITEMS: Final = 512
-"""In process: a millisecond or so of the kernels' work, while which the last request's results are taken apart."""
+"""In process: some milliseconds of work, during which the results of the request before are taken apart. In smaller
+ones what costs as much per request as some items do (a hand-over between threads, an idle one at the end) is felt."""
 
 ITEM_OVERHEAD: Final = 64
 """More bytes than an item's lengths and the like take in a message beside its payload."""

@@ -39,9 +39,11 @@ class MasOperation:
         return nbytes_of(request.values)
 
     def cost(self, request: MasRequest, device: Device) -> Cost:
-        cells = request.tokens * request.frames
-        scratch = backends.backend("mas", device).scratch_bytes(_batch([request]))
-        return cost_of(cells, scratch, self.payload_bytes(request))
+        tokens, frames = request.tokens, request.frames
+        # Where the items lie is no matter of memory.
+        batch = MasBatch(request.values, DType(request.data_type.value), frames, tokens, frames, frames)
+        scratch = backends.backend("mas", device).scratch_bytes(batch)
+        return cost_of(tokens * frames, scratch, self.payload_bytes(request))
 
     def run(self, requests: Sequence[MasRequest], device: Device, *, alone: bool) -> Launch[MasReply]:
         batch = _batch(requests)
