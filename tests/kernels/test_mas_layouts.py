@@ -22,9 +22,10 @@ from kernels.strategies import (
 )
 
 import alignd_kernels as ak
+from alignd_kernels import mas
 from alignd_kernels.dtypes import DType
 from alignd_kernels.mas import cpu
-from alignd_kernels.mas.batch import MasBatch, row_major
+from alignd_kernels.mas.batch import MasBatch, paths_of, row_major
 from alignd_kernels.ragged import offsets_of
 from alignd_kernels.threads import WorkerPool
 
@@ -67,6 +68,20 @@ def test_items_may_lie_in_several_buffers(batch: MasBatch, rng: np.random.Genera
         offsets=np.zeros(len(batch), np.int64),
     )
     same_results(cpu.align(scattered), cpu.align(batch))
+
+
+@SETTINGS
+@given(mas_batches(max_items=6))
+def test_paths_are_what_durations_say(batch: MasBatch) -> None:
+    result = cpu.align(batch, paths=True)
+    same_results(replace(result, paths=None), cpu.align(batch))
+    np.testing.assert_array_equal(result.paths, paths_of(batch, result))
+    starts, frames = offsets_of(batch.tokens), offsets_of(batch.frames)
+    for b in np.flatnonzero(result.statuses == ak.Status.OK):
+        own = result.durations[starts[b] : starts[b + 1]]
+        expected = np.repeat(np.arange(len(own)), own)
+        np.testing.assert_array_equal(result.paths[frames[b] : frames[b + 1]], expected)
+    same_results(mas.align(batch, paths=True), result)
 
 
 def test_several_buffers_need_their_sources() -> None:
@@ -127,6 +142,7 @@ GUARDED = """
 import ctypes, mmap, sys
 import numpy as np
 from alignd_kernels.dtypes import DType
+from alignd_kernels import mas
 from alignd_kernels.mas import cpu
 from alignd_kernels.mas.batch import MasBatch
 

@@ -1,8 +1,9 @@
 """Monotonic alignment search: the best path in which every token has at least one frame, in order."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from alignd_kernels.mas.batch import MasBatch, MasResult
+from alignd_kernels.mas.batch import MasBatch, MasResult, paths_of
 from alignd_kernels.status import Status
 
 if TYPE_CHECKING:
@@ -11,13 +12,14 @@ if TYPE_CHECKING:
 __all__ = ["MasBatch", "MasResult", "align", "reason"]
 
 
-def align(batch: MasBatch, device: str = "cpu", pool: "WorkerPool | None" = None) -> MasResult:
+def align(batch: MasBatch, device: str = "cpu", pool: "WorkerPool | None" = None, *, paths: bool = False) -> MasResult:
     """Best path of each item of a ragged batch; items that have none are told by their status, not raised.
 
     Args:
         batch: arrays in host memory.
         device: "cpu", or a CUDA device ("cuda", "cuda:1"), which needs the extra `alignd-kernels[gpu]`.
         pool: shares a large batch among threads (CPU only); None does all on the calling thread.
+        paths: whether the token of each frame is wanted too, beside the durations.
 
     Raises:
         MemoryError: the device cannot hold what the batch needs; smaller batches may still be done.
@@ -25,10 +27,11 @@ def align(batch: MasBatch, device: str = "cpu", pool: "WorkerPool | None" = None
     if device == "cpu":
         from alignd_kernels.mas import cpu
 
-        return cpu.align(batch, pool)
+        return cpu.align(batch, pool, paths=paths)
     from alignd_kernels.mas import gpu
 
-    return gpu.align(batch, device)
+    result = gpu.align(batch, device)
+    return replace(result, paths=paths_of(batch, result)) if paths else result
 
 
 def reason(status: Status | int, tokens: int, frames: int) -> str:

@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from alignd_kernels.dtypes import DType
 from alignd_kernels.ragged import Buffers, Int64Array, as_one, offsets_of
+from alignd_kernels.status import Status
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +60,25 @@ class MasResult:
     """Best paths of a `MasBatch`. What belongs to a failed item is zero, its score NaN.
 
     Attributes:
-        durations: int32, the items' [S] end to end: frames of each token. The path is `repeat(arange(S), durations)`.
+        durations: int32, the items' [S] end to end: frames of each token.
         scores: float64 [B], the path's sum in frame order in float64, rounded once to the accumulator's type.
         statuses: int32 [B], `Status` of each item.
         kernel_ns: time in the kernels, copies excluded.
+        paths: int32, the items' [T] end to end: the token of each frame; None where it was not asked for.
     """
 
     durations: npt.NDArray[np.int32]
     scores: npt.NDArray[np.float64]
     statuses: npt.NDArray[np.int32]
     kernel_ns: int
+    paths: npt.NDArray[np.int32] | None = None
+
+
+def paths_of(batch: MasBatch, result: MasResult) -> npt.NDArray[np.int32]:
+    """What `MasResult.paths` is, from the durations."""
+    starts = offsets_of(batch.tokens)
+    S, T = np.maximum(batch.tokens, 0), np.maximum(batch.frames, 0)
+    within = (np.arange(starts[-1]) - np.repeat(starts[:-1], S)).astype(np.int32)
+    paths = np.zeros(int(T.sum()), np.int32)
+    paths[np.repeat(result.statuses == Status.OK, T)] = np.repeat(within, result.durations)
+    return paths

@@ -20,6 +20,7 @@ from alignd_kernels.mas.lattice import (
     strip_count,
     strip_tiles,
     visited_not_finite,
+    write_path,
 )
 from alignd_kernels.mas.tile import STRIP_VECTORS
 from alignd_kernels.numba_helpers import addresses_of, lane_count, lanes, model_of, take_next
@@ -35,7 +36,7 @@ NO_FINITE_PATH: Final = int(Status.NO_FINITE_PATH)
 
 CACHE_LINE: Final = 64
 
-ITEM_FIELDS: Final = 6  # see `lattice`
+ITEM_FIELDS: Final = 7  # see `lattice`; and where its path starts
 
 GRID_CELLS: Final = 10_000_000
 """Cells of an item's band past which threads share it: below, handing over blocks costs more than it saves."""
@@ -51,18 +52,19 @@ EVERYTHING: Final = np.array([0, 2**62, 0, 2**62])
 """Strips and tiles of a block that holds any item."""
 
 
-def align(batch: MasBatch, pool: WorkerPool | None = None) -> MasResult:
+def align(batch: MasBatch, pool: WorkerPool | None = None, *, paths: bool = False) -> MasResult:
     """Best path of each item.
 
     Args:
         batch: items of any lengths, zero included.
         pool: shares a large batch, or a large item, among threads; None does all on the calling thread.
+        paths: whether `MasResult.paths` is filled.
 
     Raises:
         MemoryError: the scratch for an item (`scratch_bytes`) cannot be had; no result is lost but this batch's.
     """
     begun = time.perf_counter_ns()
-    launch = _Launch(batch)
+    launch = _Launch(batch, paths)
     if pool is None or pool.threads == 1:
         launch.run(np.zeros(1, np.int64), len(batch))
     else:
@@ -75,7 +77,7 @@ def align(batch: MasBatch, pool: WorkerPool | None = None) -> MasResult:
                 launch.run_together(b, pool)
             first = b + 1
     elapsed = time.perf_counter_ns() - begun
-    return MasResult(launch.durations, launch.scores, launch.statuses, elapsed)
+    return MasResult(launch.durations, launch.scores, launch.statuses, elapsed, launch.paths if paths else None)
 
 
 def scratch_bytes(batch: MasBatch) -> Int64Array:
@@ -101,7 +103,7 @@ def warm_up(dtypes: Iterable[DType] = tuple(DType)) -> None:
 class _Launch:
     """The arrays of one batch: what the kernel is told, and what it answers."""
 
-    def __init__(self, batch: MasBatch) -> None:
+    def __init__(self, batch: MasBatch, paths: bool) -> None:
         self._kept, addresses = addresses_of(batch.values, batch.dtype, batch.sources, batch.offsets)
         self._model = model_of(batch.dtype)
         self._dtype = batch.dtype
@@ -111,8 +113,9 @@ class _Launch:
             self._items[field] = values
         self._starts = np.empty(len(batch) + 1, np.int64)
         self.band = np.empty(len(batch), np.int64)
-        self._largest = np.zeros(3, np.int64)
+        self._largest = np.zeros(4, np.int64)
         _plan(self._items, self._model, self._frames_first, self._starts, self.band, self._largest)
+        self.paths = np.zeros(int(self._largest[3]) if paths else 0, np.int32)
         self.durations = np.zeros(self._starts[-1], np.int32)
         self.scores = np.full(len(batch), np.nan)
         self.statuses = np.zeros(len(batch), np.int32)
@@ -125,7 +128,7 @@ class _Launch:
     def run_together(self, b: int, pool: WorkerPool) -> None:
         """One item, its lattice shared among threads in blocks."""
         scratch = self._scratch()
-        _, S, T, _, ahead, _ = self._items[:, b].tolist()
+        _, S, T, _, ahead, _, _ = self._items[:, b].tolist()
         N = lane_count(self._dtype)
         strips, tiles = -(-S // (STRIP_VECTORS * N)), (T - 1 + ahead) // N + 1
         suspect = np.zeros(-(-strips // BLOCK_STRIPS), np.uint8)
@@ -141,7 +144,7 @@ class _Launch:
 
     def _scratch(self) -> tuple[npt.NDArray[Any], ...]:
         """V, edges, scores of the path, back-pointers: enough for the largest item."""
-        S, T, words = self._largest.tolist()
+        S, T, words, _ = self._largest.tolist()
         accumulator, N = self._dtype.accumulator, lane_count(self._dtype)
         V, edges = np.empty(S + STRIP_VECTORS * N, accumulator), np.empty(T + 2 * N, accumulator)
         return V, edges, np.empty(T, accumulator), np.empty(words, np.uint16)
@@ -157,14 +160,14 @@ class _Launch:
     ) -> None:
         _align_range(
             self._model, self._items, self._frames_first, stages, cursor, stop, block, *scratch, suspect,
-            self._starts, self.durations, self.scores, self.statuses,
+            self._starts, self.durations, self.paths, self.scores, self.statuses,
         )  # fmt: skip
 
 
 @kernel
 def _plan(items, model, frames_first, starts, band, largest):
-    """Complete the table of the items; where each one's durations start, its cells, and the largest of tokens, frames
-    and words."""
+    """Complete the table of the items; where each one's durations start, its cells; the largest of tokens, frames and
+    words, and the sum of frames."""
     N = lanes(model)
     starts[0] = 0
     for b in range(items.shape[1]):
@@ -173,6 +176,8 @@ def _plan(items, model, frames_first, starts, band, largest):
         feasible = 0 < S <= T
         # Tiles begin where cache lines do, so that no line is loaded twice; if the rows allow it.
         items[4, b] = 0 if frames_first else items[0, b] % CACHE_LINE // model.itemsize % N
+        items[6, b] = largest[3]
+        largest[3] += max(T, 0)
         items[5, b] = strip_tiles(S, T, N) if feasible else 0
         band[b] = S * (T - S + 1) if feasible else 0
         if feasible:
@@ -183,7 +188,7 @@ def _plan(items, model, frames_first, starts, band, largest):
 @kernel
 def _align_range(
     model, items, frames_first, stages, cursor, stop, block,
-    V, edges, path_scores, bits, suspect, starts, durations, scores, statuses,
+    V, edges, path_scores, bits, suspect, starts, durations, paths, scores, statuses,
 ):  # fmt: skip
     """`stages` of the items before `stop` that `cursor` gives, on this thread; of lattices, what is in the block."""
     while True:
@@ -222,5 +227,7 @@ def _align_range(
         total = 0.0
         for t in range(T):  # in frame order
             total += np.float64(path_scores[t])
+        if len(paths):
+            write_path(own, paths[items[6, b] : items[6, b] + T])
         scores[b] = V.dtype.type(total)  # one rounding, to the accumulator's type
         statuses[b] = OK

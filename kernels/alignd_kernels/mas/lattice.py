@@ -141,6 +141,16 @@ def backward(item, frames_first, model, bits, durations, scores):
 
 
 @njit(nogil=True)
+def write_path(durations, path):
+    """The token of each frame."""
+    t = 0
+    for s in range(len(durations)):
+        for _ in range(durations[s]):
+            path[t] = s
+            t += 1
+
+
+@njit(nogil=True)
 def visited_not_finite(item, frames_first, model):
     """Whether NaN or +inf stands in a cell that a legal path can visit."""
     address, S, T, pitch, _, _ = item
