@@ -137,11 +137,9 @@ def _mask(shape: MasShape) -> npt.NDArray[np.float32]:
 
 
 def durations_and_path(batch: MasBatch) -> tuple[npt.NDArray[np.int32], IntArray]:
-    """What a caller of the bare kernel does for both: durations, and from them the token of each frame."""
-    result = mas.align(batch, pool=default_pool())
-    starts = np.repeat(np.cumsum(batch.tokens) - batch.tokens, batch.tokens)
-    tokens = np.arange(len(result.durations), dtype=np.int32) - starts.astype(np.int32)
-    return result.durations, np.repeat(tokens, result.durations)
+    result = mas.align(batch, pool=default_pool(), paths=True)
+    assert result.paths is not None
+    return result.durations, result.paths
 
 
 def paths_end_to_end(answer: tuple[Any, IntArray], inputs: MasInputs) -> list[IntArray]:
