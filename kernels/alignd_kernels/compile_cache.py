@@ -142,8 +142,23 @@ def kernel(function: Callable[..., None]) -> Callable[..., None]:
     """Compile `function` by Numba at its first call per argument types, releasing the GIL, cached as described above.
 
     `fastmath` stays off: sums are in the order written, nothing is contracted, and NaN and infinities are honoured.
+    Kernels own no memory (`_nrt`): counting references to the arrays that they are given would cost more, within loops,
+    than what the loops do.
     """
-    dispatcher = njit(nogil=True, boundscheck=False, error_model="numpy")(function)
+    dispatcher = njit(nogil=True, boundscheck=False, error_model="numpy", _nrt=False)(function)
     dispatcher._cache = _Cache(function)
     _clock.kernels.add(id(dispatcher))
     return dispatcher  # type: ignore[no-any-return]
+
+
+def part(function: Callable[..., Any] | None = None, *, inline: bool = False) -> Any:
+    """A function that kernels call, compiled with them; `inline` puts its body in place of each call.
+
+    It owns no memory either, and must be called by nothing that does.
+    """
+    if function is None:
+        return functools.partial(part, inline=inline)
+    return njit(
+        nogil=True, boundscheck=False, error_model="numpy", inline="always" if inline else "never",
+        _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True,
+    )(function)  # fmt: skip

@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from llvmlite import ir
-from numba import carray, njit, types
+from numba import types
 from numba.extending import intrinsic, overload
+from numba.np.arrayobj import populate_array
 
 from alignd_kernels.dtypes import DType
 from alignd_kernels.ragged import Buffers, Int64Array
@@ -72,22 +73,21 @@ def addresses_of(
 
 
 @intrinsic
-def pointer_at(typing_context: Any, address: Any, model: Any) -> Any:
-    """`address` as a pointer to elements of the dtype of `model`."""
+def array_at(typing_context: Any, address: Any, length: Any, model: Any) -> Any:
+    """The `length` elements from `address` on, of the dtype of `model`, as an array that owns nothing."""
     if not isinstance(address, types.Integer) or not isinstance(model, types.Array):
         return None
-    kind = types.CPointer(model.dtype)
+    found = types.Array(model.dtype, 1, "C")
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.inttoptr(args[0], context.get_value_type(kind))
+        array = context.make_array(found)(context, builder)
+        pointer = builder.inttoptr(args[0], array.data.type)
+        size = model.dtype.bitwidth // 8
+        itemsize = ir.Constant(ir.IntType(64), size)
+        populate_array(array, pointer, args[1:2], [itemsize], itemsize, meminfo=None)
+        return array._getvalue()
 
-    return kind(types.int64, model), generate
-
-
-@njit(nogil=True)
-def array_at(address, length, model):  # type: ignore[no-untyped-def]
-    """The `length` elements from `address` on, of the dtype of `model`, as an array that owns nothing."""
-    return carray(pointer_at(address, model), (length,))
+    return found(types.int64, types.int64, model), generate
 
 
 @intrinsic
