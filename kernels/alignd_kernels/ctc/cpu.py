@@ -1,36 +1,51 @@
 # mypy: allow-untyped-defs
-"""CTC forced alignment on the CPU (Numba).
-
-States are handled as pairs (blank i, label i), i = 0 … L, the last one without its label. A frame visits the pairs that
-a legal path can be in, N at a time; what it reads of the emissions is gathered first. Back-pointers are three bits a
-pair, kept for the reachable band only.
-"""
+"""CTC forced alignment on the CPU (Numba): items shared among threads, and the lattice of a large one."""
 
 import time
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
-from numba import njit
+import numpy.typing as npt
 
 from alignd_kernels.compile_cache import kernel
-from alignd_kernels.ctc.batch import STAR, CtcBatch, CtcResult
-from alignd_kernels.ctc.emissions import gather, star_value, visited_not_finite
-from alignd_kernels.ctc.step import SMALL, advance_pairs, look_up
-from alignd_kernels.ctc.targets import check_targets, visiting_times
+from alignd_kernels.ctc.batch import CtcBatch, CtcResult
+from alignd_kernels.ctc.emissions import Item, room_of, way
+from alignd_kernels.ctc.item import OK, finish, forward_segments, place_segments, places
+from alignd_kernels.ctc.lattice import begin, place_blocks
+from alignd_kernels.ctc.plan import KEPT_BYTES, ROWS, SHARED_TILES, plan, scratch_bytes
+from alignd_kernels.ctc.targets import check_targets, place_targets
+from alignd_kernels.ctc.tile import FRAMES
+from alignd_kernels.ctc.vectors import PAIRS
 from alignd_kernels.dtypes import DType
-from alignd_kernels.numba_helpers import kernel_values, lane_count, lanes, unlocked, widen
-from alignd_kernels.ragged import Int64Array, as_one, offsets_of
-from alignd_kernels.status import Status
+from alignd_kernels.numba_helpers import addresses_of, array_at, model_of, unlocked
+from alignd_kernels.ragged import Int64Array, offsets_of
 from alignd_kernels.threads import WorkerPool
 
-OK: Final = int(Status.OK)
-NOT_FINITE: Final = int(Status.NOT_FINITE)
-NO_FINITE_PATH: Final = int(Status.NO_FINITE_PATH)
+__all__ = ["align", "scratch_bytes", "warm_up"]
 
-ROWS: Final = 4  # blanks, labels, emissions, skip penalties
-EMISSIONS: Final = 2
-TIMES: Final = 3  # first and last frame of each label, positions of the wildcards
+# Parts of an item's work. Where threads share its lattice, they are done one by one; else all at once.
+BEGIN: Final = 1
+FORWARD: Final = 2
+FINISH: Final = 4
+ALL: Final = BEGIN | FORWARD | FINISH
+
+# Rows of `items`, int64 [11, B]: address, frames, vocabulary, pitch, first target, labels, blank, first frame and label
+# of the results, frames to spare, blocks of a segment.
+ITEM_ROWS: Final = 11
+FRAMES_OF: Final = 1
+LABELS_OF: Final = 5
+SEGMENT: Final = 10
+
+# Rows of `flags`.
+STARRED: Final = 0
+SUSPECT: Final = 1
+
+EVERY: Final = 2**62  # blocks or columns of tiles
+
+# Columns of tiles in a block of a lattice that is shared: enough work for a thread, few enough to stay in its cache.
+LEAST_WIDTH: Final = 32
+MOST_WIDTH: Final = 256
 
 
 def align(batch: CtcBatch, pool: WorkerPool | None = None) -> CtcResult:
@@ -38,222 +53,155 @@ def align(batch: CtcBatch, pool: WorkerPool | None = None) -> CtcResult:
 
     Args:
         batch: items of any lengths, zero included.
-        pool: shares a large batch among threads; None does all on the calling thread.
+        pool: shares a large batch, and a large item, among threads; None does all on the calling thread.
 
     Raises:
         MemoryError: the scratch for an item (`scratch_bytes`) cannot be had; no result is lost but this batch's.
     """
-    accumulator = batch.dtype.accumulator
-    flat, offsets = as_one(batch.log_probs, batch.sources, batch.offsets)
-    log_probs = kernel_values(flat, batch.dtype)
-    targets = unlocked(np.ascontiguousarray(batch.targets, np.int32))
-    items = np.stack(
-        [
-            offsets, batch.frames, batch.vocabulary, batch.pitches,
-            batch.target_offsets, batch.target_lengths, batch.blanks.astype(np.int64),
-            offsets_of(batch.frames)[:-1], offsets_of(batch.target_lengths)[:-1],
-        ]
-    )  # fmt: skip
-    star_scores = np.array(batch.star_scores, np.float32)
-    statuses = np.zeros(len(batch), np.int32)
-    slack = np.zeros(len(batch), np.int64)
-    scores = np.full(len(batch), np.nan)
-    all_frames, all_labels = int(np.maximum(batch.frames, 0).sum()), int(np.maximum(batch.target_lengths, 0).sum())
-    paths, frame_scores = np.zeros(all_frames, np.int32), np.zeros(all_frames, np.float32)
-    durations = np.zeros(all_labels, np.int32)
+    return align_with(batch, pool, KEPT_BYTES, SHARED_TILES)
 
+
+def align_with(batch: CtcBatch, pool: WorkerPool | None, kept_bytes: int, shared_tiles: int) -> CtcResult:
+    """`align` with other limits than `KEPT_BYTES` and `SHARED_TILES`; results are the same."""
     begun = time.perf_counter_ns()
-    check_targets(targets, items, statuses, slack)
-    N = lane_count(batch.dtype)
-    row_words = np.where(statuses == OK, _row_words(batch.target_lengths, slack, N), 0)
-
-    def work(start: int, stop: int) -> None:
-        labels = int(np.max(batch.target_lengths[start:stop], where=statuses[start:stop] == OK, initial=0))
-        rows = np.empty((ROWS, labels + 1 + N), accumulator)
-        times = np.empty((TIMES, labels), np.int64)
-        columns = np.empty(labels + N, np.int32)
-        table = np.zeros(SMALL, accumulator)
-        steps = np.empty(int(np.max(row_words[start:stop] * batch.frames[start:stop], initial=0)), np.uint16)
-        _align_range(
-            log_probs, targets, items, star_scores, row_words, start, stop,
-            rows, times, columns, table, steps, paths, durations, frame_scores, scores, statuses,
-        )  # fmt: skip
-
-    if len(batch):
-        if pool is None:
-            work(0, len(batch))
-        else:
-            pool.run(work, batch.frames * np.minimum(batch.target_lengths + 1, slack + 2))
+    call = _Call(batch, kept_bytes)
+    tiles = call.plan.tiles
+    if pool is None:
+        call.run(0, len(batch))
+    elif len(batch):
+        # Threads that have items of their own wait for nothing; only an item that would leave others idle is shared.
+        call.shared |= (tiles >= shared_tiles) & (2 * pool.threads * tiles > tiles.sum())
+        if not call.shared.all():
+            pool.run(call.run, np.where(call.shared, 0, tiles * (PAIRS * FRAMES)))
+        for index in np.flatnonzero(call.shared).tolist():
+            call.share(index, pool)
     elapsed = time.perf_counter_ns() - begun
-    return CtcResult(paths, durations, frame_scores, scores, statuses, elapsed)
-
-
-def scratch_bytes(batch: CtcBatch) -> Int64Array:
-    """Memory that an item in progress needs beside its input and output, int64 [B]; an upper bound.
-
-    6 T · ⌈min(L + 1, T − L + 2) / N⌉ for the back-pointers, 4 (L + 1 + N) accumulators and 28 (L + N), with
-    N = 16 (8 for float64).
-    """
-    N = lane_count(batch.dtype)
-    accumulator = np.dtype(batch.dtype.accumulator).itemsize
-    L = batch.target_lengths
-    whole = 2 * batch.frames * _row_words(L, batch.frames - L, N) + ROWS * (L + 1 + N) * accumulator + 28 * (L + N)
-    return np.where((L > 0) & (batch.frames >= L), whole, 0)
+    return CtcResult(call.paths, call.durations, call.frame_scores, call.scores, call.statuses, elapsed)
 
 
 def warm_up(dtypes: Iterable[DType] = tuple(DType)) -> None:
     """Compile the kernels for these types, or load them from the cache, so that no later call has to."""
     one = np.ones(1, np.int64)
     for dtype in dtypes:
-        zeros = np.zeros(2, dtype.storage)
         align(
             CtcBatch(
-                zeros, dtype, one - 1, one, one + 1, one + 1, np.ones(1, np.int32), one - 1, one,
+                np.zeros(2, dtype.storage), dtype, one - 1, one, one + 1, one + 1, np.ones(1, np.int32), one - 1, one,
                 np.zeros(1, np.int32), np.zeros(1, np.float32),
             )
         )  # fmt: skip
 
 
-def _row_words(target_lengths: Int64Array, slack: Int64Array, N: int) -> Int64Array:
-    """Words of one frame's back-pointers: three for N pairs.
+class _Call:
+    """A batch in progress: what its threads have in common."""
 
-    With K = T − L − repeats frames to spare a label can be visited at K + 1 frames and a pair at K + 2; each pair
-    starts at least a frame later than the one before.
-    """
-    return np.asarray(3 * ((np.minimum(target_lengths + 1, slack + 2) + N - 1) // N))
+    def __init__(self, batch: CtcBatch, kept_bytes: int) -> None:
+        self.dtype = batch.dtype
+        self.kept, addresses = addresses_of(batch.log_probs, batch.dtype, batch.sources, batch.offsets)
+        self.targets = unlocked(np.ascontiguousarray(batch.targets, np.int32))
+        frames, labels = offsets_of(batch.frames), offsets_of(batch.target_lengths)
+        self.items = np.zeros((ITEM_ROWS, len(batch)), np.int64)
+        given = (batch.frames, batch.vocabulary, batch.pitches, batch.target_offsets, batch.target_lengths)
+        rows: tuple[Int64Array, ...] = (addresses, *given, batch.blanks.astype(np.int64), frames[:-1], labels[:-1])
+        for row, values in enumerate(rows):
+            self.items[row] = values
+        self.star_scores = np.array(batch.star_scores, np.float32)
+        self.flags = np.zeros((2, len(batch)), np.bool_)
+        self.shared = np.zeros(len(batch), np.bool_)
+        self.paths, self.frame_scores = np.zeros(frames[-1], np.int32), np.zeros(frames[-1], np.float32)
+        self.durations = np.zeros(labels[-1], np.int32)
+        self.scores = np.full(len(batch), np.nan)
+        self.statuses = np.zeros(len(batch), np.int32)
+        check_targets(self.targets, self.items, self.statuses)
+        self.plan = plan(batch, self.statuses == OK, kept_bytes)
+        self.items[SEGMENT] = self.plan.segments
 
+    def run(self, start: int, stop: int) -> None:
+        """Items start … stop − 1, less those that are shared."""
+        own = ~self.shared[start:stop]
+        scratch = self._scratch(*(int(np.max(sizes[start:stop], where=own, initial=0)) for sizes in self._sizes()))
+        table = int(np.max(self.plan.table[start:stop], where=own, initial=0))
+        self._work(ALL, start, stop, (0, EVERY, 0, EVERY), scratch, self._empty(0), self._room(table))
 
-@njit(nogil=True)
-def _forward(log_probs, offset, pitch, V, targets, T, blank, star_score, row_words, rows, times, columns, table, steps):
-    """Fill the back-pointers. Returns V of the last label and the last blank in the last frame, and whether any V was
-    NaN or +inf when its state was left for good (both stay in a state once they are there, and nothing else brings them
-    there but overflow)."""
-    L = len(targets)
-    N = lanes(rows)
-    first, last, stars = times[0], times[1], times[2]
-    blanks, labels, x, penalties = rows[0], rows[1], rows[EMISSIONS], rows[3]
-    star_count = visiting_times(targets, T, first, last, penalties, stars)
-    # Label i stands at i + 1, so that label -1 exists and is out of reach.
-    blanks[:] = -np.inf
-    labels[:] = -np.inf
-    blanks[0] = 0.0  # the virtual frame before the first: paths start in blank 0 or, one step on, in label 0
-    # A small vocabulary is looked up in registers; the wildcard's log-prob is then one more column.
-    small = V < SMALL or (V == SMALL and star_count == 0)
-    if small:
-        columns[L:] = 0
-        for i in range(L):
-            columns[i] = V if targets[i] == STAR else targets[i]
-    low_blank = low_label = high_blank = high_label = 0
-    suspect = False
-    for t in range(T):
-        # Labels low … high - 1 and blanks low … high - 1 can be visited in this frame. A state that was left for good
-        # is on the way to none of them, so what is computed for those below does no harm.
-        while high_label < L and first[high_label] <= t:
-            high_label += 1
-        while high_blank <= L and (high_blank == 0 or first[high_blank - 1] < t):
-            high_blank += 1
-        while last[low_label] < t:
-            low_label += 1
-        while low_blank < L and last[low_blank] <= t:
-            low_blank += 1
-        row = log_probs[offset + t * pitch : offset + t * pitch + V]
-        if small:
-            for v in range(V):
-                table[v] = widen(row[v])
-            if star_count:
-                table[V] = star_value(row, blank, star_score)
-            for k in range(low_label, high_label, N):
-                look_up(table, columns, x, k)
-        else:
-            gather(row, targets[low_label:high_label], x[low_label:high_label])
-            if star_count:
-                value = star_value(row, blank, star_score)
-                for k in range(star_count):
-                    x[stars[k]] = value
-        x_blank = rows.dtype.type(widen(row[blank]))
-        vectors = (max(high_blank, high_label) - low_label + N - 1) // N
-        for k in range(vectors - 1, -1, -1):
-            advance_pairs(
-                low_label + k * N, x_blank, x, penalties, blanks, labels, high_blank, high_label,
-                steps, t * row_words + 3 * k,
-            )  # fmt: skip
-        # At most one label and one blank are left for good in a frame before the last.
-        if last[low_label] == t and not labels[low_label + 1] < np.inf:
-            suspect = True
-        if low_blank < min(L, high_blank) and last[low_blank] == t + 1 and not blanks[low_blank] < np.inf:
-            suspect = True
-    if not labels[L] < np.inf or not blanks[L] < np.inf:
-        suspect = True
-    return labels[L], blanks[L], suspect
+    def share(self, index: int, pool: WorkerPool) -> None:
+        """One item, its lattice cut into blocks that the threads of a pool share."""
+        T, L = int(self.items[FRAMES_OF, index]), int(self.items[LABELS_OF, index])
+        scratch = self._scratch(*(int(sizes[index]) for sizes in self._sizes()))
+        carry, table = self._empty(T), int(self.plan.table[index])
+        columns = L // PAIRS + 1
+        width = min(max(-(-columns // (4 * pool.threads)), LEAST_WIDTH), MOST_WIDTH)
 
+        def block(row: int, column: int) -> None:
+            part = (row * ROWS, (row + 1) * ROWS, column * width, (column + 1) * width)
+            self._work(FORWARD, index, index + 1, part, scratch, carry, self._room(table))
 
-@njit(nogil=True)
-def _backward(rows, T, L, on_label, last, row_words, steps, path, durations):
-    """Follow the back-pointers from the last frame to the first."""
-    N = lanes(rows)
-    i, label = (L - 1, True) if on_label else (L, False)
-    low = L - 1
-    for t in range(T - 1, -1, -1):
-        path[t] = 2 * i + label
-        if label:
-            durations[i] += 1
-        if t == 0:
-            break
-        while low > 0 and last[low - 1] >= t:
-            low -= 1
-        word = t * row_words + (i - low) // N * 3
-        bit = (i - low) % N
-        if not label:
-            if (steps[word] >> bit) & 1:
-                i, label = i - 1, True
-        elif (steps[word + 2] >> bit) & 1:
-            i -= 1
-        elif (steps[word + 1] >> bit) & 1:
-            label = False
+        whole = (0, EVERY, 0, EVERY)
+        self._work(BEGIN, index, index + 1, whole, scratch, carry, self._room(table))
+        pool.run_grid(block, -(-T // (ROWS * FRAMES)), -(-columns // width))
+        self._work(FINISH, index, index + 1, whole, scratch, carry, self._room(table))
 
+    def _sizes(self) -> tuple[Int64Array, ...]:
+        return self.plan.numbers, self.plan.scores, self.plan.steps, self.plan.saved
 
-@njit(nogil=True)
-def _score(log_probs, offset, pitch, V, targets, blank, star_score, path, frame_scores):
-    """Log-prob of each frame; the path's own sum in frame order, in float64."""
-    total = 0.0
-    for t in range(len(path)):
-        row = log_probs[offset + t * pitch : offset + t * pitch + V]
-        state = path[t]
-        y = np.int64(targets[state >> 1]) if state & 1 else blank
-        x = star_value(row, blank, star_score) if y == STAR else np.float64(widen(row[y]))
-        frame_scores[t] = x
-        total += x
-    return total
+    def _scratch(self, numbers: int, scores: int, steps: int, saved: int) -> tuple[npt.NDArray[Any], ...]:
+        return np.empty(numbers, np.int32), self._empty(scores), np.empty(steps, np.uint32), self._empty(saved)
+
+    def _room(self, table: int) -> npt.NDArray[np.floating]:
+        return self._empty(4 * PAIRS * FRAMES + table)
+
+    def _empty(self, size: int) -> npt.NDArray[np.floating]:
+        return np.empty(size, self.dtype.accumulator)
+
+    def _work(
+        self,
+        parts: int,
+        start: int,
+        stop: int,
+        part: tuple[int, int, int, int],
+        scratch: tuple[npt.NDArray[Any], ...],
+        carry: npt.NDArray[np.floating],
+        room: npt.NDArray[np.floating],
+    ) -> None:
+        _align_range(
+            parts, start, stop, part, model_of(self.dtype), self.items, self.targets, self.star_scores, self.shared,
+            *scratch, carry, room, self.flags,
+            self.paths, self.durations, self.frame_scores, self.scores, self.statuses,
+        )  # fmt: skip
 
 
 @kernel
 def _align_range(
-    log_probs, all_targets, items, star_scores, row_words, start, stop,
-    rows, times, columns, table, steps, paths, durations, frame_scores, scores, statuses,
+    parts, start, stop, part, model, items, all_targets, star_scores, shared,
+    numbers, scores, steps, saved, carry, room_floats, flags,
+    paths, durations, frame_scores, totals, statuses,
 ):  # fmt: skip
-    """Items start … stop − 1 whose targets are good, on one thread."""
+    """`parts` of the work on items start … stop − 1 whose targets are good, on one thread; of one that is shared
+    `FORWARD` does the blocks and the columns of tiles of `part`."""
     for b in range(start, stop):
-        if statuses[b] != OK:
+        if statuses[b] != OK or (shared[b] and parts == ALL):
             continue
-        offset, T, V, pitch = items[0, b], items[1, b], items[2, b], items[3, b]
-        L, blank, star_score = items[5, b], items[6, b], star_scores[b]
-        targets = all_targets[items[4, b] : items[4, b] + L]
-        final_label, final_blank, suspect = _forward(
-            log_probs, offset, pitch, V, targets, T, blank, star_score, row_words[b],
-            rows, times, columns, table, steps,
-        )  # fmt: skip
-        if suspect and visited_not_finite(
-            log_probs, offset, pitch, V, targets, T, blank, star_score, times, rows[EMISSIONS], columns
-        ):
-            statuses[b] = NOT_FINITE
-            continue
-        on_label = final_label >= final_blank
-        if not np.isfinite(final_label if on_label else final_blank):
-            statuses[b] = NO_FINITE_PATH
-            continue
-        path = paths[items[7, b] : items[7, b] + T]
-        own = durations[items[8, b] : items[8, b] + L]
-        _backward(rows, T, L, on_label, times[1], row_words[b], steps, path, own)
-        own_scores = frame_scores[items[7, b] : items[7, b] + T]
-        total = _score(log_probs, offset, pitch, V, targets, blank, star_score, path, own_scores)
-        scores[b] = rows.dtype.type(total)  # one rounding, to the accumulator's type
+        address, T, V, pitch, first, L, blank, first_frame, first_label, spare, segment = items[:, b]
+        room = room_of(room_floats)
+        targets = all_targets[first : first + L]
+        states, blocks, kept_at, cone_room, counts = places(T, L, segment, numbers, scores)
+        if parts & BEGIN:
+            flags[STARRED, b] = place_targets(targets, V, states.columns, states.reached)
+            place_blocks(T, L, spare, states.reached, blocks)
+            place_segments(blocks, segment, kept_at)
+            begin(states)
+        starred = flags[STARRED, b]
+        how = way(room.table, V, L, starred)
+        item = Item(T, L, V, pitch, blank, np.float64(star_scores[b]), starred, how, spare)
+        values = array_at(address, (T - 1) * pitch + V, model)
+        if parts & FORWARD:
+            bad = forward_segments(
+                values, item, states, blocks, segment, kept_at, part, room, steps, saved, carry
+            )  # fmt: skip
+            if bad:  # never taken back: threads that share an item may all say so
+                flags[SUSPECT, b] = True
+        if parts & FINISH:
+            statuses[b], total = finish(
+                values, item, targets, states, blocks, segment, kept_at, cone_room, counts, flags[SUSPECT, b],
+                room, steps, saved, paths[first_frame : first_frame + T],
+                durations[first_label : first_label + L], frame_scores[first_frame : first_frame + T],
+            )  # fmt: skip
+            totals[b] = room.x.dtype.type(total)  # one rounding, to the accumulator's type

@@ -1,16 +1,80 @@
 # mypy: allow-untyped-defs
-"""What the CPU kernel reads of a frame's log-probs: labels, wildcards, and whether any that matters is not finite."""
+"""What the CPU kernel reads of the log-probs: a block of frames made ready for its tiles, and a tile's emissions."""
+
+from typing import Final, NamedTuple
 
 import numpy as np
-from numba import njit
+import numpy.typing as npt
 
-from alignd_kernels.ctc.batch import STAR
+from alignd_kernels.compile_cache import part
+from alignd_kernels.ctc.emission_tile import collect, look_up, turn_columns
+from alignd_kernels.ctc.tile import FRAMES
+from alignd_kernels.ctc.vectors import COLUMNS, PAIRS, looks_up, out_of_line
 from alignd_kernels.numba_helpers import widen
 
+LOOK_UP: Final = 0
+"""A row of a small vocabulary lies in two registers: one instruction finds 16 emissions."""
 
-@njit(nogil=True)
+TURN: Final = 1
+"""Each column of a block is transposed once, and a tile's emissions are collected from columns."""
+
+GATHER: Final = 2
+"""A vocabulary much larger than the labels: only what these need is read, one by one."""
+
+MANY_COLUMNS: Final = 4
+"""Columns for each label from which on most are not worth transposing."""
+
+
+class Item(NamedTuple):
+    """What the kernel needs to know of an item beside its values: rows of V of them, `pitch` apart."""
+
+    T: int
+    L: int
+    V: int
+    pitch: int
+    blank: int
+    star_score: float
+    starred: bool
+    how: int  # its emissions are found
+    spare: int  # frames
+
+
+class Room(NamedTuple):
+    """A thread's scratch for one block of frames, of the accumulator's type."""
+
+    x: npt.NDArray[np.floating]  # [FRAMES, PAIRS], a tile's emissions of labels
+    x_blank: npt.NDArray[np.floating]  # the same of blanks, in all tiles of a block
+    masked_blank: npt.NDArray[np.floating]  # in one tile
+    edge: npt.NDArray[np.floating]  # [FRAMES, PAIRS], see `tile`
+    table: npt.NDArray[np.floating]  # see `table_size`
+
+
+@part
+def room_of(floats):
+    """`Room` within a thread's scratch of 4 · FRAMES · PAIRS and the table's elements."""
+    size = FRAMES * PAIRS
+    rest = floats[2 * size :]
+    return Room(floats[:size], floats[size : 2 * size], rest[:size], rest[size : 2 * size], rest[2 * size :])
+
+
+@part
+def way(table, V, L, starred):
+    """How emissions of an item are found: decided by nothing but the item and the processor."""
+    if looks_up(table) and V + starred <= COLUMNS:
+        return LOOK_UP
+    return TURN if V <= MANY_COLUMNS * (L + PAIRS) else GATHER
+
+
+def table_size(V: npt.NDArray[np.int64], L: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Elements that `Room.table` needs: FRAMES rows of `COLUMNS`, or that many of each column that is transposed, the
+    wildcard's among them."""
+    return FRAMES * np.maximum(COLUMNS, np.where(V <= MANY_COLUMNS * (L + PAIRS), V + 1, 1))
+
+
+@part
 def star_value(row, blank, star_score):
     """Log-prob of a wildcard's frame: `star_score`, or if that is NaN the largest non-blank one, NaN if any is."""
+    out_of_line()
     if not np.isnan(star_score):
         return np.float64(star_score)
     best = -np.inf
@@ -23,81 +87,40 @@ def star_value(row, blank, star_score):
     return best
 
 
-@njit(nogil=True)
-def gather(row, labels, out):
-    """The log-prob of each label; where it is a wildcard, that of column 0."""
-    for i in range(len(out)):
-        out[i] = widen(row[max(labels[i], 0)])
+@part
+def read_block(values, item, t, frames, room):
+    """Make frames t … t + frames − 1 ready for their tiles: the table, and the blanks' emissions."""
+    out_of_line()
+    V, table = item.V, room.table
+    for f in range(frames):
+        row = values[(t + f) * item.pitch : (t + f) * item.pitch + V]
+        for i in range(PAIRS):
+            room.x_blank[f * PAIRS + i] = widen(row[item.blank])
+        if item.how == LOOK_UP:
+            for v in range(V):
+                table[f * COLUMNS + v] = widen(row[v])
+        elif item.how == TURN and V < FRAMES:
+            for v in range(V):
+                table[v * FRAMES + f] = widen(row[v])
+        if item.starred:
+            at = f * COLUMNS + V if item.how == LOOK_UP else V * FRAMES + f if item.how == TURN else f
+            table[at] = star_value(row, item.blank, item.star_score)
+    if item.how == TURN and V >= FRAMES:
+        for start in range(0, V, FRAMES):
+            first = min(start, V - FRAMES)
+            turn_columns(values, t * item.pitch + first, item.pitch, frames, table, first * FRAMES)
 
 
-@njit(nogil=True)
-def _wanted_not_finite(row, counts):
-    """Whether NaN or +inf stands in a column that is counted. Never left early, so that it is compiled to vectors."""
-    found = 0
-    for v in range(len(counts)):
-        found |= (not widen(row[v]) < np.inf) & (counts[v] > 0)
-    return found != 0
-
-
-@njit(nogil=True)
-def _any_not_finite(x):
-    """Whether NaN or +inf is among the accumulators x. Never left early, as above."""
-    found = 0
-    for i in range(len(x)):
-        found |= not x[i] < np.inf
-    return found != 0
-
-
-@njit(nogil=True)
-def visited_not_finite(log_probs, offset, pitch, V, targets, T, blank, star_score, times, x, counts):
-    """Whether NaN or +inf stands in a cell that a legal path can visit.
-
-    A frame costs the fewer of its columns and the labels that it can visit, so that an item with a bad cell in its
-    last frame costs no more than a good one.
-
-    Args:
-        times: first and last frame of each label, as `visiting_times` has them.
-        x: scratch, [L] or more accumulators.
-        counts: scratch, [L] or more integers.
-    """
-    L = len(targets)
-    first, last = times[0], times[1]
-    # How often a column stands among the labels low … high - 1. Only used where there are more of these than columns.
-    counted = V < L
-    if counted:
-        counts[:V] = 0
-    low_blank = low = high_blank = high = stars = 0
-    for t in range(T):
-        while high < L and first[high] <= t:
-            if targets[high] == STAR:
-                stars += 1
-            elif counted:
-                counts[targets[high]] += 1
-            high += 1
-        while last[low] < t:
-            if targets[low] == STAR:
-                stars -= 1
-            elif counted:
-                counts[targets[low]] -= 1
-            low += 1
-        while high_blank <= L and (high_blank == 0 or first[high_blank - 1] < t):
-            high_blank += 1
-        while low_blank < L and last[low_blank] <= t:
-            low_blank += 1
-        row = log_probs[offset + t * pitch : offset + t * pitch + V]
-        if low_blank < high_blank and not widen(row[blank]) < np.inf:
-            return True
-        if stars > 0 and not star_value(row, blank, star_score) < np.inf:
-            return True
-        if high - low > V:
-            if _wanted_not_finite(row, counts[:V]):
-                return True
-        else:
-            gather(row, targets[low:high], x[: high - low])
-            if stars > 0:
-                for i in range(low, high):
-                    if targets[i] == STAR:
-                        x[i - low] = -np.inf  # looked at above
-            if _any_not_finite(x[: high - low]):
-                return True
-    return False
+@part(inline=True)
+def read_tile(values, item, columns, pair, t, frames, room):
+    """Fill `room.x` from what `read_block` has made ready."""
+    if item.how == LOOK_UP:
+        look_up(room.table, columns, pair, frames, room.x)
+    elif item.how == TURN:
+        collect(room.table, columns, pair, room.x)
+    else:
+        own = columns[pair + 1 : pair + 1 + PAIRS]
+        for f in range(frames):
+            row = values[(t + f) * item.pitch : (t + f) * item.pitch + item.V]
+            for i in range(PAIRS):
+                room.x[f * PAIRS + i] = widen(row[own[i]]) if own[i] < item.V else room.table[f]

@@ -4,10 +4,10 @@
 from typing import Final
 
 import numpy as np
-from numba import njit
 
-from alignd_kernels.compile_cache import kernel
+from alignd_kernels.compile_cache import kernel, part
 from alignd_kernels.ctc.batch import STAR
+from alignd_kernels.ctc.vectors import out_of_line
 from alignd_kernels.status import Status
 
 OK: Final = int(Status.OK)
@@ -17,10 +17,13 @@ TARGET_OUT_OF_RANGE: Final = int(Status.TARGET_OUT_OF_RANGE)
 TARGET_IS_BLANK: Final = int(Status.TARGET_IS_BLANK)
 ADJACENT_STARS: Final = int(Status.ADJACENT_STARS)
 
+NEVER: Final = 2**31 - 1
 
-@njit(nogil=True)
+
+@part
 def _check_item(targets, T, V, blank):
     """As `reference.check_targets`, and the number of frames to spare."""
+    out_of_line()
     L = len(targets)
     if L == 0 or T <= 0 or V <= 0:
         return EMPTY, 0
@@ -44,28 +47,28 @@ def _check_item(targets, T, V, blank):
 
 
 @kernel
-def check_targets(targets, items, statuses, slack):
+def check_targets(targets, items, statuses):
+    """Fill in `statuses`, and the frames to spare among `items`, whose rows `cpu` describes."""
     for b in range(len(statuses)):
         T, V, first, L, blank = items[1, b], items[2, b], items[4, b], max(items[5, b], 0), items[6, b]
-        statuses[b], slack[b] = _check_item(targets[first : first + L], T, V, blank)
+        statuses[b], items[9, b] = _check_item(targets[first : first + L], T, V, blank)
 
 
-@njit(nogil=True)
-def visiting_times(targets, T, first, last, penalties, stars):
-    """First and last frame at which each label can be visited (blanks lie between); whether it may be reached from the
-    label before, as 0 or -inf to add; where the wildcards are. Returns their number."""
-    L = len(targets)
-    t = -1
-    count = 0
-    for i in range(L):
-        repeated = i > 0 and targets[i] == targets[i - 1]
-        penalties[i] = -np.inf if repeated or i == 0 else 0.0
-        t += 2 if repeated else 1
-        first[i] = t
-        if targets[i] == STAR:
-            stars[count] = i
-            count += 1
-    spare = T - 1 - t
-    for i in range(L):
-        last[i] = first[i] + spare
-    return count
+@part
+def place_targets(targets, V, columns, reached):
+    """Fill in, for label i at i + 1, its column (V for a wildcard) and the first frame at which it can be visited; it
+    can be until as many frames later as the item has to spare, and blanks lie between. Both arrays are padded.
+
+    Returns whether there are wildcards.
+    """
+    out_of_line()
+    columns[:] = 0
+    reached[:] = NEVER
+    columns[0] = -1
+    reached[0] = -1
+    starred = False
+    for i in range(len(targets)):
+        columns[i + 1] = V if targets[i] == STAR else targets[i]
+        starred |= targets[i] == STAR
+        reached[i + 1] = reached[i] + (2 if columns[i + 1] == columns[i] else 1)
+    return starred
