@@ -36,11 +36,9 @@ def rows_of(results: dict[str, Any]) -> list[tuple[str, dict[str, Any], list[dic
         timed = [row for row in record["contestants"] if "median" in row]
         others = [row for row in timed if row["kind"] != "ours"]
         mine = [row for row in timed if row["kind"] == "ours"]
-        for index, row in enumerate(mine):
-            function = row["name"].split(":")[0]
-            # The peers belong to the case; beside its last function they stand once, on the line nearest to the next.
+        for row in mine:
             title = f"{record['group']}: {record['title']}"
-            rows.append((f"{title} – {function}", row, others if index == len(mine) - 1 else []))
+            rows.append((f"{title} – {row['name'].split(':')[0]}", row, others))
     return rows
 
 
@@ -64,18 +62,18 @@ def draw(results: dict[str, Any], stem: Path) -> None:
             marker, colour = PEER_STYLES.get(other["name"], OTHER_STYLE)
             hollow = {"mfc": "white"} if other["kind"] == "loss" else {}
             name = other["name"] + (" (sums over paths)" if other["kind"] == "loss" else "")
-            axes.plot(other["median"], line, marker, color=colour, ms=7.5, label=label(name), zorder=4, **hollow)
-        if others:
-            least = min(other["median"] for other in others if other["kind"] == "peer" or len(others) == 1)
-            axes.annotate(
-                f"{least / mine['median']:.3g} ×",
-                (1.01, line),
-                xycoords=("axes fraction", "data"),
-                va="center",
-                fontsize=9,
+            axes.plot(
+                other["median"], line, marker, color=colour, ms=7.5, alpha=0.8, label=label(name), zorder=4, **hollow
             )
+        aligners = [other["median"] for other in others if other["kind"] == "peer"]
+        if aligners:
+            ratio = f"{min(aligners) / mine['median']:.3g} ×"
+            axes.annotate(ratio, (1.01, line), xycoords=("axes fraction", "data"), va="center", fontsize=9)
+    axes.annotate("fastest\npeer", (1.01, 1.0), xycoords="axes fraction", va="bottom", fontsize=8)
+    shown = [mine.get("floor", mine["median"]) for _, mine, _ in rows]
+    shown += [row["median"] for _, mine, others in rows for row in (mine, *others)]
+    axes.set_xlim(min(shown) / 1.5, max(shown) * 1.5)
     axes.set_xscale("log")
-    axes.margins(x=0.04)
     axes.set_yticks(range(len(rows)), [text for text, _, _ in rows], fontsize=9)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: duration(seconds)))
