@@ -4,20 +4,20 @@ from collections.abc import Iterator
 
 import pytest
 
-from support.server_process import ServerProcess
+from support.server_process import GatedServer
 
 
 @pytest.fixture(scope="session")
-def server() -> Iterator[ServerProcess]:
+def server() -> Iterator[GatedServer]:
     """A server with the default limits."""
-    with ServerProcess("--audio", "off") as process:
+    with GatedServer("--audio", "off") as process:
         yield process
 
 
 @pytest.fixture(scope="session")
-def narrow_server() -> Iterator[ServerProcess]:
+def narrow_server() -> Iterator[GatedServer]:
     """One thread, one lane for all that tests send, and little room: queued work waits, and is soon too much."""
     flags = ["--threads", "1", "--max-batch-cells", str(10**12), "--max-message-bytes", "4000000"]
     flags += ["--max-queue-bytes", "6000000", "--max-queue-items", "100"]
-    with ServerProcess("--audio", "off", *flags) as process:
+    with GatedServer("--audio", "off", *flags) as process:
         yield process

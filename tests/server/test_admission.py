@@ -2,6 +2,7 @@
 
 import queue
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import grpc
@@ -14,7 +15,7 @@ from alignd import wire
 from support import reference_answers, workloads
 from support.http2 import RawCall
 from support.raw import ask
-from support.server_process import ServerProcess
+from support.server_process import GatedServer, ServerProcess
 from support.waiting import busy, eventually, holds_nothing
 
 MESSAGE_LIMIT = 4_000_000  # of narrow_server
@@ -65,7 +66,7 @@ def assert_answers(server: ServerProcess) -> None:
     assert reply.durations.tolist() == reference_answers.maximum_path(SMALL).durations.tolist()
 
 
-def test_what_does_not_fit_is_refused_before_its_message_is_sent(narrow_server: ServerProcess) -> None:
+def test_what_does_not_fit_is_refused_before_its_message_is_sent(narrow_server: GatedServer) -> None:
     server = narrow_server
     refused = server.metric("alignd_rejected_total", op="mas", reason="bytes")
     with announced(server, MESSAGE_LIMIT) as holder:
@@ -83,7 +84,7 @@ def test_what_does_not_fit_is_refused_before_its_message_is_sent(narrow_server: 
     assert_answers(server)
 
 
-def test_without_a_promise_the_message_limit_is_held(narrow_server: ServerProcess) -> None:
+def test_without_a_promise_the_message_limit_is_held(narrow_server: GatedServer) -> None:
     with announced(narrow_server, None) as call:
         eventually(lambda: narrow_server.metric("alignd_queue_bytes") == MESSAGE_LIMIT, "the limit to be held")
         call.send(SMALL_MESSAGE)
@@ -91,31 +92,34 @@ def test_without_a_promise_the_message_limit_is_held(narrow_server: ServerProces
     eventually(lambda: holds_nothing(narrow_server), "the room to be given back")
 
 
-def test_once_the_message_is_there_its_size_is_held(narrow_server: ServerProcess) -> None:
+def test_once_the_message_is_there_its_size_is_held(narrow_server: GatedServer) -> None:
     server = narrow_server
-    with busy(server) as work:
+    with busy(server):
         held = server.metric("alignd_queue_bytes")
         with announced(server, 2_000_000) as call:
             eventually(lambda: server.metric("alignd_queue_bytes") == held + 2_000_000, "the promise to be held")
             call.send(SMALL_MESSAGE)
             eventually(lambda: server.metric("alignd_queue_depth") == 1, "the request to wait")
             assert server.metric("alignd_queue_bytes") == held + len(SMALL_MESSAGE)
-            assert not work.done()
+            server.open_gate()
             call.future.result()
 
 
-def test_too_many_items_are_refused_for_now(narrow_server: ServerProcess) -> None:
+def test_too_many_items_are_refused_for_now(narrow_server: GatedServer) -> None:
     server = narrow_server
     refused = server.metric("alignd_rejected_total", op="mas", reason="items")
     ten = wire.MasRequest(np.zeros(10, "f4"), wire.DataType.FLOAT32, np.ones(10, int), np.ones(10, int))
-    with busy(server, small_items=91) as work:  # 95 of 100 items
+    with busy(server, small_items=94):  # 95 of 100 items
         with pytest.raises(grpc.RpcError) as caught:
             ask(server.target, wire.MAXIMUM_PATH, ten)
-        assert not work.done()
         assert_overloaded(caught.value)
         assert "95 of 100 items; 10 more" in caught.value.details()
         assert server.metric("alignd_rejected_total", op="mas", reason="items") == refused + 1
-        assert_answers(server)  # one more fits, and waits its turn
+        with ThreadPoolExecutor(1) as pool:
+            answer = pool.submit(assert_answers, server)  # one more fits, and waits its turn
+            eventually(lambda: server.metric("alignd_queue_depth", op="mas") == 1, "the request to wait")
+            server.open_gate()
+            answer.result()
     assert ask(server.target, wire.MAXIMUM_PATH, ten).durations.tolist() == [1] * 10
 
 
@@ -134,7 +138,7 @@ def cancelled_calls(server: ServerProcess) -> float:
     return server.metric("grpc_server_handled_total", grpc_method="MaximumPath", grpc_code="CANCELLED")
 
 
-def test_a_client_that_dies_within_its_message_leaves_nothing(narrow_server: ServerProcess) -> None:
+def test_a_client_that_dies_within_its_message_leaves_nothing(narrow_server: GatedServer) -> None:
     server, before = narrow_server, cancelled_calls(narrow_server)
     malformed = server.metric("alignd_rejected_total", op="mas", reason="malformed")
     call = RawCall(server.target, wire.MAXIMUM_PATH.path, metadata={wire.BYTES_METADATA: "1000000"})
@@ -148,7 +152,7 @@ def test_a_client_that_dies_within_its_message_leaves_nothing(narrow_server: Ser
     assert_answers(server)
 
 
-def test_a_client_that_cancels_before_its_message_leaves_nothing(narrow_server: ServerProcess) -> None:
+def test_a_client_that_cancels_before_its_message_leaves_nothing(narrow_server: GatedServer) -> None:
     server, before = narrow_server, cancelled_calls(narrow_server)
     with announced(server, 1_000_000) as call:
         eventually(lambda: server.metric("alignd_queue_bytes") == 1_000_000, "the announced bytes to be held")
@@ -157,19 +161,18 @@ def test_a_client_that_cancels_before_its_message_leaves_nothing(narrow_server: 
     eventually(lambda: cancelled_calls(server) == before + 1, "the call to be counted as cancelled")
 
 
-def test_a_client_that_dies_while_its_work_waits_leaves_the_queue(narrow_server: ServerProcess) -> None:
+def test_a_client_that_dies_while_its_work_waits_leaves_the_queue(narrow_server: GatedServer) -> None:
     server = narrow_server
     aligned = server.metric("alignd_items_total", op="mas")
     dropped = server.metric("alignd_rejected_total", op="mas", reason="cancelled")
     metadata = {wire.BYTES_METADATA: str(len(SMALL_MESSAGE))}
-    with busy(server) as work:
+    with busy(server):
         held = server.metric("alignd_queue_bytes")
         call = RawCall(server.target, wire.MAXIMUM_PATH.path, metadata=metadata)
         call.send(SMALL_MESSAGE, end=True)
         eventually(lambda: server.metric("alignd_queue_depth", op="mas") == 1, "the request to wait")
         call.vanish()
         eventually(lambda: server.metric("alignd_queue_depth", op="mas") == 0, "the request to leave")
-        assert not work.done()
         assert server.metric("alignd_queue_bytes") == held
     assert server.metric("alignd_items_total", op="mas") == aligned
     assert server.metric("alignd_rejected_total", op="mas", reason="cancelled") == dropped + 1

@@ -17,7 +17,7 @@ import pytest
 from alignd import wire
 from support import reference_answers, workloads
 from support.raw import ask
-from support.server_process import ServerProcess
+from support.server_process import GatedServer, ServerProcess
 from support.waiting import busy, eventually
 
 TESTS = Path(__file__).resolve().parents[1]
@@ -47,7 +47,7 @@ def batches(server: ServerProcess, op: str, at_most: float = math.inf) -> float:
 @pytest.mark.timeout(180)
 def test_64_clients_of_200_requests_each(record_property: Callable[[str, object], None]) -> None:
     share = CLIENTS // PROCESSES
-    with ServerProcess("--audio", "off") as server:
+    with GatedServer("--audio", "off") as server:
         prober = start("health", server.target)
         assert stream(prober.stdout).readline() == "ready\n"
         load = [start("clients", server.target, n * share, (n + 1) * share, REQUESTS) for n in range(PROCESSES)]
@@ -86,18 +86,18 @@ def test_64_clients_of_200_requests_each(record_property: Callable[[str, object]
         assert latencies.max() < 1.0
 
 
-def test_what_waits_behind_a_busy_worker_goes_in_one_launch(narrow_server: ServerProcess) -> None:
+def test_what_waits_behind_a_busy_worker_goes_in_one_launch(narrow_server: GatedServer) -> None:
     server, rng = narrow_server, np.random.default_rng(7)
     requests = [workloads.small_mas(rng) for _ in range(CLIENTS)]
     launches, items = batches(server, "mas"), server.metric("alignd_batch_items_sum", op="mas")
-    with busy(server) as work, grpc.insecure_channel(server.target) as channel:
+    with busy(server), grpc.insecure_channel(server.target) as channel:
         method: Any = channel.unary_unary(wire.MAXIMUM_PATH.path)
         futures = []
         for request in requests:
             message = wire.MAXIMUM_PATH.encode_request(request)
             futures.append(method.future(message, timeout=60, metadata=[(wire.BYTES_METADATA, str(len(message)))]))
         eventually(lambda: server.metric("alignd_queue_depth", op="mas") == CLIENTS, "all requests to wait")
-        assert not work.done()
+        server.open_gate()
         for request, future in zip(requests, futures):
             durations = wire.MAXIMUM_PATH.decode_reply(future.result()).durations
             assert durations.tolist() == reference_answers.maximum_path(request).durations.tolist()

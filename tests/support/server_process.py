@@ -11,6 +11,8 @@ import urllib.request
 from pathlib import Path
 from types import TracebackType
 
+TESTS = Path(__file__).resolve().parents[1]
+
 START_S = 120.0
 """The first start of all compiles the kernels."""
 
@@ -88,3 +90,26 @@ class ServerProcess:
             self.process.wait()
         self._log.close()
         os.unlink(self._log.name)
+
+
+class GatedServer(ServerProcess):
+    """A server that stays busy with requests marked `workloads.HELD` while its gate is closed."""
+
+    def __init__(self, *flags: str) -> None:
+        self._folder = tempfile.TemporaryDirectory()
+        self._gate = Path(self._folder.name, "closed")
+        path = os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH")]))
+        environment = {"ALIGND_TEST_GATE": str(self._gate), "PYTHONPATH": path}
+        super().__init__(*flags, environment=environment, entry=(sys.executable, "-m", "support.gated_server"))
+
+    def close_gate(self) -> None:
+        self._gate.touch()
+
+    def open_gate(self) -> None:
+        self._gate.unlink(missing_ok=True)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        super().__exit__(kind, error, traceback)
+        self._folder.cleanup()

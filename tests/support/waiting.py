@@ -8,7 +8,7 @@ import grpc
 
 from alignd import wire
 from support import workloads
-from support.server_process import ServerProcess
+from support.server_process import GatedServer, ServerProcess
 
 WAIT_S = 30.0
 
@@ -32,15 +32,21 @@ def started(server: ServerProcess, op: str) -> float:
 
 
 @contextmanager
-def busy(server: ServerProcess, items: int = 4, small_items: int = 0) -> Iterator[grpc.Future]:
-    """A lane of the server is at work on a request, whose reply's future this gives; waits for it in the end."""
-    message = wire.FORCED_ALIGN.encode_request(workloads.busy(items, small_items))
+def busy(server: GatedServer, small_items: int = 0) -> Iterator[None]:
+    """A lane of the server is at work on a request until its gate is opened, at the latest by the end of the context,
+    which waits for the answer."""
+    message = wire.FORCED_ALIGN.encode_request(workloads.held(small_items))
     before = started(server, "ctc")
-    with grpc.insecure_channel(server.target) as channel:
-        metadata = [(wire.BYTES_METADATA, str(len(message)))]
-        future = channel.unary_unary(wire.FORCED_ALIGN.path).future(message, timeout=120.0, metadata=metadata)
-        eventually(lambda: started(server, "ctc") > before, "the work to begin")
-        yield future
-        reply = wire.FORCED_ALIGN.decode_reply(future.result())
-        assert all(status.ok for status in reply.statuses)
+    server.close_gate()
+    try:
+        with grpc.insecure_channel(server.target) as channel:
+            metadata = [(wire.BYTES_METADATA, str(len(message)))]
+            future = channel.unary_unary(wire.FORCED_ALIGN.path).future(message, timeout=120.0, metadata=metadata)
+            eventually(lambda: started(server, "ctc") > before, "the work to begin")
+            yield
+            server.open_gate()
+            reply = wire.FORCED_ALIGN.decode_reply(future.result())
+            assert all(status.ok for status in reply.statuses)
+    finally:
+        server.open_gate()
     eventually(lambda: holds_nothing(server), "the work's room to be given back")

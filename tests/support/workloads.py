@@ -4,27 +4,28 @@ import numpy as np
 
 from alignd.wire import CtcRequest, DataType, MasRequest
 
-BUSY_FRAMES, BUSY_LABELS = 40_000, 18_000
-BUSY_CELLS = BUSY_FRAMES * (2 * BUSY_LABELS + 1)
-"""Lattice cells of one busy item: more than the default --max-batch-cells, so that it goes through the heavy lane."""
+HELD, PAUSED = -0.015625, -0.03125
+"""Scores of wildcards, by which `gated_server` knows what to be busy with until its gate opens, or for a moment."""
+
+LONG_FRAMES, LONG_LABELS = 16_000, 7_000
+"""Of an item with more lattice cells than the default --max-batch-cells: it goes through the heavy lane."""
 
 
-def busy(items: int = 1, small_items: int = 0) -> CtcRequest:
-    """Half a second of work on one core for each item, out of 310 KB; and `small_items` that cost nothing. (Tests need
-    seconds of work here: when kernels become faster, items must become longer.)"""
-    return _long([BUSY_FRAMES] * items + [1] * small_items, [BUSY_LABELS] * items + [1] * small_items)
+def held(small_items: int = 0) -> CtcRequest:
+    """One long item, and `small_items` that cost nothing, that keep a lane of a `GatedServer` busy."""
+    return _ctc([LONG_FRAMES] + [1] * small_items, [LONG_LABELS] + [1] * small_items, HELD)
 
 
 def medium() -> CtcRequest:
-    """Tens of milliseconds of work, in the same lane as small requests under the default limits."""
-    return _long([8_000], [3_600])
+    """A moment's work for a `GatedServer`, in the same lane as small requests under the default limits."""
+    return _ctc([20], [10], PAUSED)
 
 
-def _long(frame_counts: list[int], label_counts: list[int]) -> CtcRequest:
+def _ctc(frame_counts: list[int], label_counts: list[int], star_score: float) -> CtcRequest:
     frames, lengths = np.array(frame_counts, np.int64), np.array(label_counts, np.int64)
     targets = np.tile(np.array([1, 2], np.int32), int(lengths.sum()))[: int(lengths.sum())]
     values = np.zeros(3 * int(frames.sum()), np.float16).view(np.uint16)
-    return CtcRequest(values, DataType.FLOAT16, frames, 3, targets, lengths)
+    return CtcRequest(values, DataType.FLOAT16, frames, 3, targets, lengths, star_score=star_score)
 
 
 def small_mas(rng: np.random.Generator) -> MasRequest:
