@@ -3,6 +3,7 @@
 
 import time
 from collections.abc import Iterable
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -13,13 +14,27 @@ from alignd_kernels.ctc.batch import CtcBatch, CtcResult
 from alignd_kernels.ctc.emissions import Item, room_of, way
 from alignd_kernels.ctc.item import OK, finish, forward_segments, place_segments, places
 from alignd_kernels.ctc.lattice import begin, place_blocks
-from alignd_kernels.ctc.plan import KEPT_BYTES, ROWS, SHARED_TILES, plan, scratch_bytes
-from alignd_kernels.ctc.targets import check_targets, place_targets
+from alignd_kernels.ctc.plan import (
+    KEPT_BYTES,
+    NUMBERS,
+    ROWS,
+    SAVED,
+    SCORES,
+    SEGMENT,
+    SHARED_TILES,
+    SIZES,
+    STEPS,
+    TABLE,
+    TILES,
+    item_sizes,
+    scratch_bytes,
+)
+from alignd_kernels.ctc.targets import check_item, place_targets
 from alignd_kernels.ctc.tile import FRAMES
 from alignd_kernels.ctc.vectors import PAIRS
 from alignd_kernels.dtypes import DType
-from alignd_kernels.numba_helpers import addresses_of, array_at, model_of, unlocked
-from alignd_kernels.ragged import Int64Array, offsets_of
+from alignd_kernels.numba_helpers import addresses_of, array_at, model_of, take_next, unlocked
+from alignd_kernels.ragged import Int64Array
 from alignd_kernels.threads import WorkerPool
 
 __all__ = ["align", "scratch_bytes", "warm_up"]
@@ -30,18 +45,19 @@ FORWARD: Final = 2
 FINISH: Final = 4
 ALL: Final = BEGIN | FORWARD | FINISH
 
-# Rows of `items`, int64 [11, B]: address, frames, vocabulary, pitch, first target, labels, blank, first frame and label
-# of the results, frames to spare, blocks of a segment.
-ITEM_ROWS: Final = 11
+# Fields of `items`, int64 [11, B]: address, frames, vocabulary, pitch, first target, labels, blank, first frame and
+# label of the results, frames to spare, blocks of a segment.
+ITEM_FIELDS: Final = 11
 FRAMES_OF: Final = 1
 LABELS_OF: Final = 5
-SEGMENT: Final = 10
+BLANK: Final = 6
 
 # Rows of `flags`.
 STARRED: Final = 0
 SUSPECT: Final = 1
 
-EVERY: Final = 2**62  # blocks or columns of tiles
+EVERYTHING: Final = (0, 2**62, 0, 2**62)
+"""Blocks and columns of tiles within bounds that hold any item."""
 
 # Columns of tiles in a block of a lattice that is shared: enough work for a thread, few enough to stay in its cache.
 LEAST_WIDTH: Final = 32
@@ -64,19 +80,16 @@ def align(batch: CtcBatch, pool: WorkerPool | None = None) -> CtcResult:
 def align_with(batch: CtcBatch, pool: WorkerPool | None, kept_bytes: int, shared_tiles: int) -> CtcResult:
     """`align` with other limits than `KEPT_BYTES` and `SHARED_TILES`; results are the same."""
     begun = time.perf_counter_ns()
-    call = _Call(batch, kept_bytes)
-    tiles = call.plan.tiles
+    launch = _Launch(batch, kept_bytes)
     if pool is None:
-        call.run(0, len(batch))
-    elif len(batch):
-        # Threads that have items of their own wait for nothing; only an item that would leave others idle is shared.
-        call.shared |= (tiles >= shared_tiles) & (2 * pool.threads * tiles > tiles.sum())
-        if not call.shared.all():
-            pool.run(call.run, np.where(call.shared, 0, tiles * (PAIRS * FRAMES)))
-        for index in np.flatnonzero(call.shared).tolist():
-            call.share(index, pool)
+        launch.run(np.zeros(1, np.int64))
+    else:
+        launch.choose_shared(shared_tiles, pool.threads)
+        pool.run_everywhere(partial(launch.run, np.zeros(1, np.int64)), launch.own_cells())
+        for index in np.flatnonzero(launch.shared).tolist():
+            launch.share(index, pool)
     elapsed = time.perf_counter_ns() - begun
-    return CtcResult(call.paths, call.durations, call.frame_scores, call.scores, call.statuses, elapsed)
+    return CtcResult(launch.paths, launch.durations, launch.frame_scores, launch.scores, launch.statuses, elapsed)
 
 
 def warm_up(dtypes: Iterable[DType] = tuple(DType)) -> None:
@@ -91,96 +104,115 @@ def warm_up(dtypes: Iterable[DType] = tuple(DType)) -> None:
         )  # fmt: skip
 
 
-class _Call:
-    """A batch in progress: what its threads have in common."""
+class _Launch:
+    """The arrays of one batch: what the kernel is told, and what it answers."""
 
     def __init__(self, batch: CtcBatch, kept_bytes: int) -> None:
-        self.dtype = batch.dtype
-        self.kept, addresses = addresses_of(batch.log_probs, batch.dtype, batch.sources, batch.offsets)
-        self.targets = unlocked(np.ascontiguousarray(batch.targets, np.int32))
-        frames, labels = offsets_of(batch.frames), offsets_of(batch.target_lengths)
-        self.items = np.zeros((ITEM_ROWS, len(batch)), np.int64)
+        B = len(batch)
+        self._kept, addresses = addresses_of(batch.log_probs, batch.dtype, batch.sources, batch.offsets)
+        self._model, self._accumulator = model_of(batch.dtype), batch.dtype.accumulator
+        self._targets = unlocked(np.ascontiguousarray(batch.targets, np.int32))
+        self._items = np.empty((ITEM_FIELDS, B), np.int64)
         given = (batch.frames, batch.vocabulary, batch.pitches, batch.target_offsets, batch.target_lengths)
-        rows: tuple[Int64Array, ...] = (addresses, *given, batch.blanks.astype(np.int64), frames[:-1], labels[:-1])
-        for row, values in enumerate(rows):
-            self.items[row] = values
-        self.star_scores = np.array(batch.star_scores, np.float32)
-        self.flags = np.zeros((2, len(batch)), np.bool_)
-        self.shared = np.zeros(len(batch), np.bool_)
-        self.paths, self.frame_scores = np.zeros(frames[-1], np.int32), np.zeros(frames[-1], np.float32)
-        self.durations = np.zeros(labels[-1], np.int32)
-        self.scores = np.full(len(batch), np.nan)
-        self.statuses = np.zeros(len(batch), np.int32)
-        check_targets(self.targets, self.items, self.statuses)
-        self.plan = plan(batch, self.statuses == OK, kept_bytes)
-        self.items[SEGMENT] = self.plan.segments
+        for field, values in enumerate((addresses, *given)):
+            self._items[field] = values
+        self._items[BLANK] = batch.blanks
+        self._star_scores = np.array(batch.star_scores, np.float32)
+        self._flags = np.zeros((2, B), np.bool_)
+        self._sizes = np.zeros((B, SIZES), np.int64)
+        self.shared = np.zeros(B, np.bool_)
+        self.statuses = np.empty(B, np.int32)
+        totals = np.zeros(2, np.int64)
+        _plan(self._items, self._targets, kept_bytes, self._sizes, self.statuses, totals)
+        frames, labels = totals.tolist()
+        self.paths, self.frame_scores = np.zeros(frames, np.int32), np.zeros(frames, np.float32)
+        self.durations = np.zeros(labels, np.int32)
+        self.scores = np.full(B, np.nan)
 
-    def run(self, start: int, stop: int) -> None:
-        """Items start … stop − 1, less those that are shared."""
-        own = ~self.shared[start:stop]
-        scratch = self._scratch(*(int(np.max(sizes[start:stop], where=own, initial=0)) for sizes in self._sizes()))
-        table = int(np.max(self.plan.table[start:stop], where=own, initial=0))
-        self._work(ALL, start, stop, (0, EVERY, 0, EVERY), scratch, self._empty(0), self._room(table))
+    def choose_shared(self, shared_tiles: int, threads: int) -> None:
+        """Threads that have items of their own wait for nothing: only an item that leaves others idle is shared."""
+        tiles = self._sizes[:, TILES]
+        self.shared = (tiles >= shared_tiles) & (2 * threads * tiles > tiles.sum())
+
+    def own_cells(self) -> Int64Array:
+        """Cells of each item that is not shared; at least 1."""
+        return np.where(self.shared, 0, self._sizes[:, TILES] * (PAIRS * FRAMES)) + 1
+
+    def run(self, cursor: Int64Array) -> None:
+        """Items that are not shared, on this thread, as long as `cursor` gives any."""
+        largest = self._sizes[~self.shared].max(axis=0, initial=0).tolist()
+        self._work(ALL, cursor, len(self.statuses), EVERYTHING, self._scratch(largest), self._empty(0), largest[TABLE])
 
     def share(self, index: int, pool: WorkerPool) -> None:
         """One item, its lattice cut into blocks that the threads of a pool share."""
-        T, L = int(self.items[FRAMES_OF, index]), int(self.items[LABELS_OF, index])
-        scratch = self._scratch(*(int(sizes[index]) for sizes in self._sizes()))
-        carry, table = self._empty(T), int(self.plan.table[index])
-        columns = L // PAIRS + 1
+        sizes = self._sizes[index].tolist()
+        T, L = int(self._items[FRAMES_OF, index]), int(self._items[LABELS_OF, index])
+        scratch, carry, columns = self._scratch(sizes), self._empty(T), L // PAIRS + 1
         width = min(max(-(-columns // (4 * pool.threads)), LEAST_WIDTH), MOST_WIDTH)
 
+        def work(parts: int, bounds: tuple[int, int, int, int]) -> None:
+            self._work(parts, np.array([index]), index + 1, bounds, scratch, carry, sizes[TABLE])
+
         def block(row: int, column: int) -> None:
-            part = (row * ROWS, (row + 1) * ROWS, column * width, (column + 1) * width)
-            self._work(FORWARD, index, index + 1, part, scratch, carry, self._room(table))
+            work(FORWARD, (row * ROWS, (row + 1) * ROWS, column * width, (column + 1) * width))
 
-        whole = (0, EVERY, 0, EVERY)
-        self._work(BEGIN, index, index + 1, whole, scratch, carry, self._room(table))
+        work(BEGIN, EVERYTHING)
         pool.run_grid(block, -(-T // (ROWS * FRAMES)), -(-columns // width))
-        self._work(FINISH, index, index + 1, whole, scratch, carry, self._room(table))
+        work(FINISH, EVERYTHING)
 
-    def _sizes(self) -> tuple[Int64Array, ...]:
-        return self.plan.numbers, self.plan.scores, self.plan.steps, self.plan.saved
-
-    def _scratch(self, numbers: int, scores: int, steps: int, saved: int) -> tuple[npt.NDArray[Any], ...]:
-        return np.empty(numbers, np.int32), self._empty(scores), np.empty(steps, np.uint32), self._empty(saved)
-
-    def _room(self, table: int) -> npt.NDArray[np.floating]:
-        return self._empty(4 * PAIRS * FRAMES + table)
+    def _scratch(self, sizes: list[int]) -> tuple[npt.NDArray[Any], ...]:
+        numbers, steps = np.empty(sizes[NUMBERS], np.int32), np.empty(sizes[STEPS], np.uint32)
+        return numbers, self._empty(sizes[SCORES]), steps, self._empty(sizes[SAVED])
 
     def _empty(self, size: int) -> npt.NDArray[np.floating]:
-        return np.empty(size, self.dtype.accumulator)
+        return np.empty(size, self._accumulator)
 
     def _work(
         self,
         parts: int,
-        start: int,
+        cursor: Int64Array,
         stop: int,
-        part: tuple[int, int, int, int],
+        bounds: tuple[int, int, int, int],
         scratch: tuple[npt.NDArray[Any], ...],
         carry: npt.NDArray[np.floating],
-        room: npt.NDArray[np.floating],
+        table: int,
     ) -> None:
+        room = self._empty(4 * PAIRS * FRAMES + table)
         _align_range(
-            parts, start, stop, part, model_of(self.dtype), self.items, self.targets, self.star_scores, self.shared,
-            *scratch, carry, room, self.flags,
+            parts, cursor, stop, bounds, self._model, self._items, self._targets, self._star_scores, self.shared,
+            *scratch, carry, room, self._flags,
             self.paths, self.durations, self.frame_scores, self.scores, self.statuses,
         )  # fmt: skip
 
 
 @kernel
+def _plan(items, targets, kept_bytes, sizes, statuses, totals):
+    """Check each item's targets, complete its fields and sizes, and the totals of frames and labels."""
+    for b in range(len(statuses)):
+        T, V, first, L, blank = items[1, b], items[2, b], items[4, b], max(items[5, b], 0), items[6, b]
+        statuses[b], items[9, b] = check_item(targets[first : first + L], T, V, blank)
+        if statuses[b] == OK:
+            item_sizes(T, L, V, kept_bytes, sizes[b])
+        items[7, b], items[8, b], items[10, b] = totals[0], totals[1], sizes[b, SEGMENT]
+        totals[0] += max(T, 0)
+        totals[1] += L
+
+
+@kernel
 def _align_range(
-    parts, start, stop, part, model, items, all_targets, star_scores, shared,
+    parts, cursor, stop, bounds, model, items, all_targets, star_scores, shared,
     numbers, scores, steps, saved, carry, room_floats, flags,
     paths, durations, frame_scores, totals, statuses,
 ):  # fmt: skip
-    """`parts` of the work on items start … stop − 1 whose targets are good, on one thread; of one that is shared
-    `FORWARD` does the blocks and the columns of tiles of `part`."""
-    for b in range(start, stop):
+    """`parts` of the items before `stop` that `cursor` gives, on this thread; `FORWARD` within the bounds."""
+    room = room_of(room_floats)
+    while True:
+        b = take_next(cursor)
+        if b >= stop:
+            break
         if statuses[b] != OK or (shared[b] and parts == ALL):
             continue
         address, T, V, pitch, first, L, blank, first_frame, first_label, spare, segment = items[:, b]
-        room = room_of(room_floats)
         targets = all_targets[first : first + L]
         states, blocks, kept_at, cone_room, counts = places(T, L, segment, numbers, scores)
         if parts & BEGIN:
@@ -193,15 +225,13 @@ def _align_range(
         item = Item(T, L, V, pitch, blank, np.float64(star_scores[b]), starred, how, spare)
         values = array_at(address, (T - 1) * pitch + V, model)
         if parts & FORWARD:
-            bad = forward_segments(
-                values, item, states, blocks, segment, kept_at, part, room, steps, saved, carry
-            )  # fmt: skip
+            bad = forward_segments(values, item, states, blocks, segment, kept_at, bounds, room, steps, saved, carry)
             if bad:  # never taken back: threads that share an item may all say so
                 flags[SUSPECT, b] = True
         if parts & FINISH:
+            own = slice(first_frame, first_frame + T)
             statuses[b], total = finish(
                 values, item, targets, states, blocks, segment, kept_at, cone_room, counts, flags[SUSPECT, b],
-                room, steps, saved, paths[first_frame : first_frame + T],
-                durations[first_label : first_label + L], frame_scores[first_frame : first_frame + T],
+                room, steps, saved, paths[own], durations[first_label : first_label + L], frame_scores[own],
             )  # fmt: skip
             totals[b] = room.x.dtype.type(total)  # one rounding, to the accumulator's type

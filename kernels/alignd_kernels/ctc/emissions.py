@@ -45,7 +45,7 @@ class Room(NamedTuple):
     x: npt.NDArray[np.floating]  # [FRAMES, PAIRS], a tile's emissions of labels
     x_blank: npt.NDArray[np.floating]  # the same of blanks, in all tiles of a block
     masked_blank: npt.NDArray[np.floating]  # in one tile
-    edge: npt.NDArray[np.floating]  # [FRAMES, PAIRS], see `tile`
+    edge: npt.NDArray[np.floating]  # [FRAMES, LANES], see `tile`
     table: npt.NDArray[np.floating]  # see `table_size`
 
 
@@ -65,10 +65,11 @@ def way(table, V, L, starred):
     return TURN if V <= MANY_COLUMNS * (L + PAIRS) else GATHER
 
 
-def table_size(V: npt.NDArray[np.int64], L: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+@part
+def table_size(V, L):
     """Elements that `Room.table` needs: FRAMES rows of `COLUMNS`, or that many of each column that is transposed, the
     wildcard's among them."""
-    return FRAMES * np.maximum(COLUMNS, np.where(V <= MANY_COLUMNS * (L + PAIRS), V + 1, 1))
+    return FRAMES * max(COLUMNS, V + 1 if V <= MANY_COLUMNS * (L + PAIRS) else 1)
 
 
 @part

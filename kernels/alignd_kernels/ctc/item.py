@@ -116,7 +116,7 @@ def _back_through_segments(
         columns = i // PAIRS + 1
         _take_scores(states, blocks, segment, kept_at, s, min(cone.low[0], columns), columns, saved)
         forward(values, item, states, cone, first, stop, np.int64(0), columns, room, steps, none)
-        i, on_label = backward(cone, last + 1, i, on_label, steps, path, durations)
+        i, on_label = backward(cone, states.columns, last + 1, i, on_label, steps, path, durations)
 
 
 @part(inline=True)
@@ -147,7 +147,7 @@ def finish(
         return NO_FINITE_PATH, np.nan
     i = item.L - 1 if on_label else item.L
     if segment == 0:
-        backward(blocks, item.T, i, np.int64(on_label), steps, path, durations)
+        backward(blocks, states.columns, item.T, i, np.int64(on_label), steps, path, durations)
     else:
         _back_through_segments(
             values, item, states, blocks, segment, kept_at, cone_room, i, np.int64(on_label), room, steps, saved,

@@ -14,7 +14,7 @@ from alignd_kernels.compile_cache import part
 from alignd_kernels.ctc.emission_tile import mask_unreached
 from alignd_kernels.ctc.emissions import LOOK_UP, read_block, read_tile
 from alignd_kernels.ctc.tile import FRAMES, WORDS, advance, advance_kept, advance_kept_looked_up, advance_looked_up
-from alignd_kernels.ctc.vectors import PAIRS, out_of_line
+from alignd_kernels.ctc.vectors import LANES, PAIRS, out_of_line
 
 TILE_WORDS: Final = FRAMES * WORDS
 
@@ -29,7 +29,7 @@ class States(NamedTuple):
 
 
 class Blocks(NamedTuple):
-    """From block `first` on: the columns of tiles low … high − 1 that it visits, the number of tiles in those before."""
+    """From block `first` on: the columns of tiles low … high − 1 that it visits, and how many tiles those before do."""
 
     first: int
     low: npt.NDArray[np.int32]
@@ -126,25 +126,25 @@ def forward(values, item, states, blocks, start, stop, column_from, column_to, r
 def _edge_in(states, low, column_from, t, frames, edge, carry):
     """The scores to the left of a block's first tile. A column that was left for good hands over its last one."""
     for f in range(frames):
-        edge[f * PAIRS + PAIRS - 1] = -np.inf
+        edge[f * LANES + LANES - 1] = -np.inf
     if low == column_from and len(carry) > 0 and low > 0:
         for f in range(frames):
-            edge[f * PAIRS + PAIRS - 1] = carry[t + f]
+            edge[f * LANES + LANES - 1] = carry[t + f]
     elif low > 0:
-        edge[PAIRS - 1] = states.labels[low * PAIRS - 1]
+        edge[LANES - 1] = states.labels[low * PAIRS - 1]
 
 
 @part(inline=True)
 def _edge_out(states, visited, column_to, t, frames, edge, carry):
     """What the next column to the right needs; of a column that was left for good, or is not yet reached, its score."""
     for f in range(frames):
-        carry[t + f] = edge[f * PAIRS + PAIRS - 1] if visited else -np.inf
+        carry[t + f] = edge[f * LANES + LANES - 1] if visited else -np.inf
     if not visited:
         carry[t] = states.labels[column_to * PAIRS - 1]
 
 
 @part
-def backward(blocks, stop, i, on_label, steps, path, durations):
+def backward(blocks, columns, stop, i, on_label, steps, path, durations):
     """Follow the back-pointers from frame stop − 1, in the state (i, on_label), through `blocks`.
 
     Returns:
@@ -162,7 +162,7 @@ def backward(blocks, stop, i, on_label, steps, path, durations):
         bit = np.uint32(i % PAIRS)
         from_label = np.int64((steps[word] >> bit) & np.uint32(1))
         by_one = np.int64((steps[word + 1] >> bit) & np.uint32(1))
-        by_two = np.int64((steps[word + 2] >> bit) & np.uint32(1))
+        by_two = np.int64((steps[word + 2] >> bit) & np.uint32(1)) & (columns[i + 1] != columns[i])
         # Without branches: whether a path moves cannot be foreseen.
         stays = (1 - by_one) | by_two
         i -= on_label * by_two + (1 - on_label) * from_label

@@ -5,7 +5,7 @@ from typing import Final
 
 import numpy as np
 
-from alignd_kernels.compile_cache import kernel, part
+from alignd_kernels.compile_cache import part
 from alignd_kernels.ctc.batch import STAR
 from alignd_kernels.ctc.vectors import out_of_line
 from alignd_kernels.status import Status
@@ -21,7 +21,7 @@ NEVER: Final = 2**31 - 1
 
 
 @part
-def _check_item(targets, T, V, blank):
+def check_item(targets, T, V, blank):
     """As `reference.check_targets`, and the number of frames to spare."""
     out_of_line()
     L = len(targets)
@@ -44,14 +44,6 @@ def _check_item(targets, T, V, blank):
         before = y
     spare = T - L - repeats
     return (OK if spare >= 0 else TOO_FEW_FRAMES), max(spare, 0)
-
-
-@kernel
-def check_targets(targets, items, statuses):
-    """Fill in `statuses`, and the frames to spare among `items`, whose rows `cpu` describes."""
-    for b in range(len(statuses)):
-        T, V, first, L, blank = items[1, b], items[2, b], items[4, b], max(items[5, b], 0), items[6, b]
-        statuses[b], items[9, b] = _check_item(targets[first : first + L], T, V, blank)
 
 
 @part

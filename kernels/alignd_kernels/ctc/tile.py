@@ -14,13 +14,14 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from alignd_kernels.ctc.vectors import PAIRS, Vectors, permutes
+from alignd_kernels.ctc.vectors import LANES, PAIRS, Vectors, indices, permutes
 
 FRAMES: Final = 16
 """Frames of a tile: enough to make loading and storing the scores cheap, few enough that processors overlap tiles."""
 
 WORDS: Final = 3
-"""Back-pointers of a frame, uint32, a bit for each pair: blank moved, label moved by one, by two (which wins)."""
+"""Back-pointers of a frame, uint32, a bit for each pair: blank moved, label moved by one, by two. The last wins, but
+counts only where a label differs from the one before: who follows the path knows, and the tile need not say."""
 
 
 def _advance(look_up: bool, keep: bool) -> Any:
@@ -50,7 +51,7 @@ def _advance(look_up: bool, keep: bool) -> Any:
             x_blank: emissions of the blanks, [FRAMES, PAIRS].
             columns: int32; label i's stands at i + 1. Equal neighbours are labels that need a blank between them.
             blanks, labels: V of the frame before; then of the last one.
-            edge: [FRAMES, PAIRS], of which the last of each row counts: the last label's V of the tile to the left at
+            edge: [FRAMES, LANES], of which the last of each row counts: the last label's V of the tile to the left at
                 the frame before each of this tile's; then the same of this tile.
             frames: how many.
             steps: uint32; frame f's back-pointers are put at `word` + WORDS · f.
@@ -68,24 +69,22 @@ def _advance(look_up: bool, keep: bool) -> Any:
             differs = builder.icmp_signed("!=", column, v.load(2, pair))
             blank_slot = cgutils.alloca_once_value(builder, v.load(3, pair))
             label_slot = cgutils.alloca_once_value(builder, v.load(4, pair))
-            shift = ir.Constant(ir.VectorType(ir.IntType(32), PAIRS), [PAIRS - 1, *range(PAIRS, 2 * PAIRS - 1)])
             with cgutils.for_range(builder, frames) as loop:
                 blank, label = builder.load(blank_slot), builder.load(label_slot)
-                at = v.times(loop.index, PAIRS)
-                before = builder.shuffle_vector(v.load(6, at), label, shift)
-                v.store(6, at, label)
+                at, at_edge = v.times(loop.index, PAIRS), v.times(loop.index, LANES)
+                left = v.load(6, at_edge, LANES)
+                left = builder.shuffle_vector(left, left, indices([LANES - 1] * PAIRS))
+                before = builder.shuffle_vector(left, label, indices(range(PAIRS - 1, 2 * PAIRS - 1)))
+                v.store(6, at_edge, builder.shuffle_vector(label, label, indices(range(PAIRS - LANES, PAIRS))))
                 from_label = builder.fcmp_ordered(">", before, blank)
                 from_blank = builder.fcmp_ordered(">", blank, label)
                 best = builder.select(from_blank, blank, label)
-                better = builder.fcmp_ordered(">", before, best)
+                from_before = builder.fcmp_ordered(">", before, best)
+                best = builder.select(differs, builder.select(from_before, before, best), best)
                 if keep:
-                    skipped = builder.and_(better, differs)
-                    best = builder.select(skipped, before, best)
                     first = builder.add(word, v.times(loop.index, WORDS))
-                    for which, flags in enumerate((from_label, from_blank, skipped)):
+                    for which, flags in enumerate((from_label, from_blank, from_before)):
                         v.store(8, v.plus(first, which), builder.bitcast(flags, ir.IntType(PAIRS)))
-                else:  # the same values, in a form that needs no mask of its own
-                    best = builder.select(differs, builder.select(better, before, best), best)
                 emission = v.looked_up(0, loop.index, column) if look_up else v.load(0, at)
                 builder.store(builder.fadd(builder.select(from_label, before, blank), v.load(1, at)), blank_slot)
                 builder.store(builder.fadd(best, emission), label_slot)
