@@ -24,15 +24,13 @@ class Work:
         read_bytes: input that its answer depends on.
         write_bytes: output that it promises.
         chain_steps: additions that each wait for the one before, with a maximum between: frames of the longest item.
-        cells: lattice cells that a legal path can visit.
-        recurrence: whose arithmetic a cell costs.
+        cells: lattice cells that a legal path can visit: a maximum and an addition each.
     """
 
     read_bytes: int
     write_bytes: int
     chain_steps: int
     cells: int
-    recurrence: Literal["mas", "ctc"]
 
 
 @dataclass(frozen=True, slots=True)

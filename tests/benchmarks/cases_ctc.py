@@ -43,7 +43,7 @@ class CtcShape:
         lines = {0} | {int(label) * 4 // LINE_BYTES for label in np.unique(inputs.targets)}
         read = self.B * self.T * min(self.V * 4, len(lines) * LINE_BYTES)
         written = self.B * (self.T * 12 if padded else self.T * 8 + self.L * 4)
-        return Work(read, written, self.T, self.cells, "ctc")
+        return Work(read, written, self.T, self.cells)
 
 
 class CtcInputs:

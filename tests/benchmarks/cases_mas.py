@@ -59,7 +59,7 @@ class MasShape:
         read, written = self.cells * wide, 4 * int((self.tokens + self.frames).sum())
         if dense:
             read, written = read + B * S * T * 4, B * S * T * 4
-        return Work(read, written, int(self.frames.max()), self.cells, "mas")
+        return Work(read, written, int(self.frames.max()), self.cells)
 
 
 class MasInputs:

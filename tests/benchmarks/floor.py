@@ -1,4 +1,4 @@
-"""What this machine can do at best: bytes read and written, dependent additions, and the bare recurrences in cache.
+"""What this machine can do at best: bytes read and written, dependent additions, and arithmetic.
 
 All are measured, on the pool's threads, in the run that uses them. Each is a time that a kernel cannot beat as long as
 it reads its input from memory, adds in frame order, and computes every cell that a path can visit.
@@ -21,8 +21,9 @@ from alignd_kernels.threads import WorkerPool, default_pool
 from benchmarks.case import Work
 
 PIECES_PER_THREAD = 2  # few, because each call into the kernel costs as much as reading 100 kB
-ROW = 2048  # cells of a row in the bare recurrences: all rows together stay in the first-level cache
-REPEATS = 400
+ROW = 2048  # float32 scores that stay in the first-level cache
+STEPS = 8
+REPEATS = 8000  # several milliseconds, beside which waking a thread is nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,18 +36,18 @@ class Floor:
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """What was measured: bytes a second of all threads, and seconds of one dependent step."""
+    """What was measured: bytes a second of all threads, and seconds of one dependent step and of one cell."""
 
     read: float
     write: float
     chain_step: float
-    cell: dict[str, float]
+    cell: float
 
     def floor(self, work: Work) -> Floor:
         parts = {
             "memory": work.read_bytes / self.read + work.write_bytes / self.write,
             "chain": work.chain_steps * self.chain_step,
-            "arithmetic": work.cells * self.cell[work.recurrence],
+            "arithmetic": work.cells * self.cell,
         }
         bound_by = max(parts, key=lambda name: parts[name])
         return Floor(parts[bound_by], bound_by)
@@ -70,21 +71,21 @@ def chain_step() -> float:
 
 
 @functools.cache
-def cell_seconds(recurrence: str) -> float:
-    """Seconds for one lattice cell of the bare recurrence in cache, all threads working: no back-pointers, no loads
-    from memory, vectors as wide as the compiler chooses."""
+def cell_seconds() -> float:
+    """Seconds for the arithmetic of one lattice cell, all threads working: a maximum and an addition in registers.
+
+    MAS needs just these for a cell. So does CTC: max(blank, label before) serves the new blank and the new label.
+    """
     pool = default_pool()
-    kernel = {"mas": _mas_rows, "ctc": _ctc_rows}[recurrence]
-    rows = [np.zeros((6, ROW + 2), np.float32) for _ in range(pool.threads)]
+    scores = [np.zeros(ROW, np.float32) for _ in range(pool.threads)]
+    terms = np.linspace(-1, 1, 2 * STEPS, dtype=np.float32)
 
     def work(start: int, stop: int) -> None:
         for thread in range(start, stop):
-            kernel(rows[thread], REPEATS)
+            _cells(scores[thread], terms, REPEATS)
 
     shares = np.full(pool.threads, 1 << 40, np.int64)
-    # A pair of a blank and a label is two cells of CTC's lattice.
-    cells = pool.threads * REPEATS * ROW * (2 if recurrence == "ctc" else 1)
-    return _median(lambda: pool.run(work, shares)) / cells
+    return _median(lambda: pool.run(work, shares)) / (pool.threads * REPEATS * ROW * STEPS)
 
 
 def _over_chunks(
@@ -141,30 +142,27 @@ def _chain(values: npt.NDArray[np.float32], steps: int) -> Any:
     score = values[0]
     for step in range(steps):
         other = values[step & 63]
-        score = (score if score >= other else other) + values[(step + 7) & 63]
+        score = (score if score > other else other) + values[(step + 7) & 63]
     return score
 
 
 @numba.njit(nogil=True, cache=True)
-def _mas_rows(rows: npt.NDArray[np.float32], repeats: int) -> None:
-    scores = rows[2]
-    for repeat in range(repeats):
-        before, after = rows[repeat & 1], rows[1 - (repeat & 1)]
-        for i in range(1, ROW + 1):
-            stay, move = before[i], before[i - 1]
-            after[i] = (stay if stay >= move else move) + scores[i]
-
-
-@numba.njit(nogil=True, cache=True)
-def _ctc_rows(rows: npt.NDArray[np.float32], repeats: int) -> None:
-    scores = rows[4]
-    for repeat in range(repeats):
-        side = repeat & 1
-        blanks, labels = rows[2 * side], rows[2 * side + 1]
-        new_blanks, new_labels = rows[2 - 2 * side], rows[3 - 2 * side]
-        blank_score = scores[0]
-        for i in range(1, ROW + 1):
-            blank, label, skip = blanks[i], labels[i], labels[i - 1]
-            new_blanks[i] = (blank if blank >= skip else skip) + blank_score
-            best = label if label >= blank else blank
-            new_labels[i] = (best if best >= skip else skip) + scores[i]
+def _cells(scores: npt.NDArray[np.float32], terms: npt.NDArray[np.float32], repeats: int) -> None:
+    # Eight steps a load, so that loads and stores are not what is measured; the cells of a row are independent.
+    others, added = terms[:STEPS], terms[STEPS:]
+    other0, other1, other2, other3 = others[0], others[1], others[2], others[3]
+    other4, other5, other6, other7 = others[4], others[5], others[6], others[7]
+    added0, added1, added2, added3 = added[0], added[1], added[2], added[3]
+    added4, added5, added6, added7 = added[4], added[5], added[6], added[7]
+    for _ in range(repeats):
+        for i in range(ROW):
+            score = scores[i]
+            score = (score if score > other0 else other0) + added0
+            score = (score if score > other1 else other1) + added1
+            score = (score if score > other2 else other2) + added2
+            score = (score if score > other3 else other3) + added3
+            score = (score if score > other4 else other4) + added4
+            score = (score if score > other5 else other5) + added5
+            score = (score if score > other6 else other6) + added6
+            score = (score if score > other7 else other7) + added7
+            scores[i] = score

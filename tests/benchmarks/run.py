@@ -181,7 +181,7 @@ def _rates(first: Inputs, summaries: dict[str, Any]) -> floor.Rates:
         read=size / summaries[READ_ONCE].median,
         write=min(size, 256 << 20) / summaries[WRITE_ONCE].median,
         chain_step=floor.chain_step(),
-        cell={name: floor.cell_seconds(name) for name in ("mas", "ctc")},
+        cell=floor.cell_seconds(),
     )
 
 

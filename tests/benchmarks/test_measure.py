@@ -54,14 +54,14 @@ def test_input_sets_exceed_twice_the_cache_between_two_uses() -> None:
 
 
 def test_the_floor_is_what_takes_longest() -> None:
-    rates = floor.Rates(read=1e9, write=5e8, chain_step=1e-9, cell={"mas": 1e-10, "ctc": 1e-9})
-    memory = rates.floor(Work(2_000_000, 1_000_000, 1000, 1_000_000, "mas"))
+    rates = floor.Rates(read=1e9, write=5e8, chain_step=1e-9, cell=1e-9)
+    memory = rates.floor(Work(2_000_000, 1_000_000, 1000, 1_000))
     assert memory.bound_by == "memory"
     assert memory.seconds == pytest.approx(4e-3)
-    chain = rates.floor(Work(1000, 1000, 10_000_000, 1000, "mas"))
+    chain = rates.floor(Work(1000, 1000, 10_000_000, 1000))
     assert chain.bound_by == "chain"
     assert chain.seconds == pytest.approx(1e-2)
-    arithmetic = rates.floor(Work(1000, 1000, 1000, 10_000_000, "ctc"))
+    arithmetic = rates.floor(Work(1000, 1000, 1000, 10_000_000))
     assert arithmetic.bound_by == "arithmetic"
     assert arithmetic.seconds == pytest.approx(1e-2)
 
@@ -78,5 +78,4 @@ def test_what_is_read_and_written_once_is_all_of_it(words: int) -> None:
 
 def test_measured_rates_are_finite_and_positive() -> None:
     assert 0 < floor.chain_step() < 1e-6
-    assert 0 < floor.cell_seconds("mas") < 1e-7
-    assert 0 < floor.cell_seconds("ctc") < 1e-7
+    assert 0 < floor.cell_seconds() < 1e-7
