@@ -175,7 +175,7 @@ def test_one_bad_cell_on_a_legal_path_is_found_wherever_it_is(device: str, dtype
 def test_a_batch_equals_its_items_alone(device: str, batch: CtcBatch) -> None:
     whole = gpu.align(batch, device)
     frames, labels = offsets_of(batch.frames), offsets_of(batch.target_lengths)
-    shared = ("log_probs", "targets", "dtype")
+    shared = ("log_probs", "targets", "dtype", "sources")
     per_item = [field.name for field in dataclasses.fields(batch) if field.name not in shared]
     for index in range(len(batch)):
         one = slice(index, index + 1)
