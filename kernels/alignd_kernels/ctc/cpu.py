@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from alignd_kernels.compile_cache import kernel
+from alignd_kernels.ctc import dense
 from alignd_kernels.ctc.batch import CtcBatch, CtcResult
 from alignd_kernels.ctc.emissions import Item, room_of, way
 from alignd_kernels.ctc.item import OK, finish, forward_segments, place_segments, places
@@ -95,7 +96,9 @@ def align_with(batch: CtcBatch, pool: WorkerPool | None, kept_bytes: int, shared
 def warm_up(dtypes: Iterable[DType] = tuple(DType)) -> None:
     """Compile the kernels for these types, or load them from the cache, so that no later call has to."""
     one = np.ones(1, np.int64)
-    for dtype in dtypes:
+    wanted = tuple(dtypes)
+    dense.warm_up(wanted)
+    for dtype in wanted:
         align(
             CtcBatch(
                 np.zeros(2, dtype.storage), dtype, one - 1, one, one + 1, one + 1, np.ones(1, np.int32), one - 1, one,

@@ -31,6 +31,23 @@ def look_up(typing_context: Any, table: Any, columns: Any, pair: Any, frames: An
 
 
 @intrinsic
+def fetch(typing_context: Any, values: Any, index: Any) -> Any:
+    """Bring a cache line near: rows that are far apart, as in [T, B, V], no hardware foresees. An address beyond the
+    array does no harm."""
+    signature = types.void(values, types.int64)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        byte, flag = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [byte, flag, flag, flag])
+        prefetch = builder.module.declare_intrinsic("llvm.prefetch", [byte], kind)
+        address = Vectors(context, builder, signature, args).address(0, args[1], ir.IntType(8))
+        builder.call(prefetch, [address, *(ir.Constant(flag, number) for number in (0, 3, 1))])  # to read, keep, data
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic
 def turn_columns(typing_context: Any, values: Any, start: Any, pitch: Any, frames: Any, cache: Any, at: Any) -> Any:
     """Widen and transpose `FRAMES` columns: cache[at + FRAMES · c + f] = values[start + pitch · f + c].
 

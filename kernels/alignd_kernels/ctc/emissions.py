@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from alignd_kernels.compile_cache import part
-from alignd_kernels.ctc.emission_tile import collect, look_up, turn_columns
+from alignd_kernels.ctc.emission_tile import collect, fetch, look_up, turn_columns
 from alignd_kernels.ctc.tile import FRAMES
 from alignd_kernels.ctc.vectors import COLUMNS, PAIRS, looks_up, out_of_line
 from alignd_kernels.numba_helpers import widen
@@ -20,6 +20,8 @@ TURN: Final = 1
 
 GATHER: Final = 2
 """A vocabulary much larger than the labels: only what these need is read, one by one."""
+
+CACHE_LINE: Final = 64
 
 MANY_COLUMNS: Final = 4
 """Columns for each label from which on most are not worth transposing."""
@@ -98,6 +100,8 @@ def read_block(values, item, t, frames, room):
         for i in range(PAIRS):
             room.x_blank[f * PAIRS + i] = widen(row[item.blank])
         if item.how == LOOK_UP:
+            for v in range(0, V, CACHE_LINE // values.itemsize):
+                fetch(values, (t + f + FRAMES) * item.pitch + v)
             for v in range(V):
                 table[f * COLUMNS + v] = widen(row[v])
         elif item.how == TURN and V < FRAMES:

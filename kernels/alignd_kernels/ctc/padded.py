@@ -6,8 +6,9 @@ import numpy as np
 import numpy.typing as npt
 
 from alignd_kernels.arrays import host, host_scores, is_torch, lengths, on_gpu
-from alignd_kernels.ctc.batch import STAR, STAR_MAX, CtcBatch, CtcResult
-from alignd_kernels.dtypes import DType, widen
+from alignd_kernels.ctc.batch import STAR_MAX, CtcBatch
+from alignd_kernels.dtypes import DType
+from alignd_kernels.ragged import Int64Array
 from alignd_kernels.status import InvalidItemsError, Status
 
 LARGEST: Final = 2**31 - 1  # stands for every target beyond int32: out of range in any vocabulary
@@ -61,21 +62,23 @@ def forced_align(
 
         return forced_align_on_gpu(log_probs, targets, input_lengths, target_lengths, blank, star, check)
     from alignd_kernels.ctc import cpu
+    from alignd_kernels.ctc.dense import dense
     from alignd_kernels.threads import default_pool
 
-    storage, dtype = host_scores(log_probs)
+    storage, dtype = host_scores(log_probs, strided=True)
+    flat, offsets, pitch = _where_it_lies(storage)
     labels = host(targets)
     if labels.dtype.kind not in "iu":
         raise TypeError(f"targets must be integers, not {labels.dtype}")
     limits = np.iinfo(labels.dtype)
     check_blank_fits(blank, limits.max, labels.dtype)
     batch = CtcBatch(
-        storage.reshape(-1),
+        flat,
         dtype,
-        np.arange(B, dtype=np.int64) * (T * V),
+        offsets,
         lengths(input_lengths, "input_lengths", B, T),
         np.full(B, V, np.int64),
-        np.full(B, V, np.int64),
+        np.full(B, pitch, np.int64),
         np.clip(labels, max(-2, limits.min), min(LARGEST, limits.max)).astype(np.int32).reshape(-1),
         np.arange(B, dtype=np.int64) * L,
         lengths(target_lengths, "target_lengths", B, L),
@@ -85,7 +88,7 @@ def forced_align(
     result = cpu.align(batch, default_pool())
     if check:
         raise_if_failed(result.statuses.tolist(), batch)
-    paths, scores = _padded(batch, result, T)
+    paths, scores = dense(batch, result, T, default_pool())
     found = _as_callers(log_probs, targets, labels.dtype, dtype, paths, scores)
     if check:
         return found
@@ -128,36 +131,21 @@ def _check_shapes(log_probs: Any, targets: Any, blank: int) -> tuple[int, int, i
     return shape[0], shape[1], shape[2], target_shape[1]
 
 
-def _padded(batch: CtcBatch, result: CtcResult, T: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.floating]]:
-    """Labels and log-probs of each frame, [B, T] each, blank and 0 where there is none."""
-    B = len(batch)
-    aligned = result.statuses == Status.OK
-    kept = np.repeat(aligned, batch.frames)
-    inside = (np.arange(T) < batch.frames[:, None]) & aligned[:, None]
-    item, frame = np.nonzero(inside)
-    state = result.paths[kept].astype(np.int64)
-    on_label = state % 2 == 1
-    labels = batch.blanks[item].astype(np.int64)
-    labels[on_label] = batch.targets[batch.target_offsets[item[on_label]] + state[on_label] // 2]
-    paths = np.repeat(batch.blanks.astype(np.int64)[:, None], T, 1)
-    paths[inside] = labels
-    scores = np.zeros((B, T), batch.dtype.accumulator)
-    scores[inside] = result.frame_scores[kept]
-    if batch.dtype is DType.FLOAT64:  # frame scores are float32
-        row = batch.offsets[item] + frame * batch.pitches[item]
-        exact = widen(batch.log_probs[row + np.maximum(labels, 0)], batch.dtype)
-        wild = np.flatnonzero(labels == STAR)
-        exact[wild] = [_star(batch, int(item[k]), int(row[k])) for k in wild]
-        scores[inside] = exact
-    return paths, scores
-
-
-def _star(batch: CtcBatch, item: int, start: int) -> float:
-    """A wildcard's log-prob in the frame whose row starts at `start`."""
-    if not np.isnan(batch.star_scores[item]):
-        return float(batch.star_scores[item])
-    row = batch.log_probs[start : start + int(batch.vocabulary[item])]
-    return float(np.max(np.delete(row, batch.blanks[item])))
+def _where_it_lies(
+    storage: npt.NDArray[np.generic],
+) -> tuple[npt.NDArray[np.generic], Int64Array, int]:
+    """The padded array [B, T, V] as a flat buffer, with each item's offset and the pitch of its rows: where it lies if
+    columns are contiguous, as in a transposed view of [T, B, V] or a slice of columns; else a copy."""
+    B, T, V = storage.shape
+    size = storage.itemsize
+    strides = storage.strides
+    if storage.size == 0 or strides[2] != size or min(strides) < 0 or strides[0] % size or strides[1] % size:
+        storage = np.ascontiguousarray(storage)
+        strides = storage.strides
+    item, pitch = strides[0] // size, strides[1] // size
+    reach = (B - 1) * item + (T - 1) * pitch + V if storage.size else 0
+    flat = np.lib.stride_tricks.as_strided(storage, (reach,), (size,), writeable=False)
+    return flat, np.arange(B, dtype=np.int64) * item, pitch
 
 
 def _as_callers(
@@ -169,12 +157,12 @@ def _as_callers(
     scores: npt.NDArray[np.floating],
 ) -> tuple[Any, Any]:
     """Results in the caller's dtypes; each of the kind of the argument that gave it its dtype."""
-    labels = _like(targets, paths.astype(label_type))
+    labels = _like(targets, paths.astype(label_type, copy=False))
     if is_torch(log_probs):
         import torch
 
         return labels, torch.from_numpy(scores).to(log_probs.dtype)
-    return labels, scores.astype(np.asarray(log_probs).dtype)
+    return labels, scores.astype(np.asarray(log_probs).dtype, copy=False)
 
 
 def _like(model: Any, array: npt.NDArray[Any]) -> Any:
