@@ -190,15 +190,19 @@ def ctc_item(batch: CtcBatch, index: int) -> CtcItem:
     return log_probs, targets, int(batch.blanks[index]), float(batch.star_scores[index])
 
 
-def check_ctc(batch: CtcBatch, result: CtcResult) -> None:
-    """The result is the reference's, bit for bit."""
+def check_ctc(
+    batch: CtcBatch,
+    result: CtcResult,
+    judge: Callable[..., ctc_reference.CtcAlignment] = ctc_reference.forced_align,
+) -> None:
+    """The result is the judge's, bit for bit."""
     frames, labels = offsets_of(batch.frames), offsets_of(batch.target_lengths)
     assert result.paths.shape == result.frame_scores.shape == (frames[-1],)
     assert result.durations.shape == (labels[-1],)
     for index in range(len(batch)):
         item = ctc_item(batch, index)
         with np.errstate(over="ignore", invalid="ignore"):
-            expected = ctc_reference.forced_align(*item, accumulator=batch.dtype.accumulator)
+            expected = judge(*item, accumulator=batch.dtype.accumulator)
         context = f"item {index}, {item[0].shape}, {item[1:]}, {batch.dtype}"
         assert result.statuses[index] == expected.status, context
         own = slice(frames[index], frames[index + 1])
