@@ -29,7 +29,8 @@ def maximum_path(value: Any, mask: Any, dtype: Any = None, *, check: bool = True
 
     Returns:
         path [B, T_text, T_mel] of zeros and ones, of the caller's kind and on the caller's device; with `check=False`
-        also the `Status` of each item, int32 [B] (on a CUDA device, `INTERNAL` for a mask that is no rectangle).
+        also the `Status` of each item, int32 [B] (on a CUDA device, `INTERNAL` for a mask that is no rectangle). On the
+        CPU, memory of a path that nothing refers to any more is kept for the next one, 256 MiB at most.
 
     Raises:
         InvalidItemsError: listing every item that has no path: empty, more tokens than frames, NaN or +inf in a score
