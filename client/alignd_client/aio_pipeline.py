@@ -7,7 +7,7 @@ from contextlib import aclosing
 from typing import Any, Generic, TypeVar
 
 from alignd.wire import GET_SERVER_INFO, ServerInfo, ServerInfoRequest
-from alignd_client.aio_transport import AsyncTransport, run
+from alignd_client.aio_transport import AsyncCall, AsyncTransport, run
 from alignd_client.errors import AlignError, ClientClosedError
 from alignd_client.family import Answers, Family, ItemT, ResultT
 from alignd_client.options import ClientOptions
@@ -33,7 +33,7 @@ class AsyncPipeline:
     def __init__(self, transport: AsyncTransport, options: ClientOptions) -> None:
         self._transport = transport
         self._options = options
-        self._limits: PackingLimits | None = options.limits(transport.has_message_limit)
+        self._limits: PackingLimits | None = options.limits(transport.remote)
         self._closed = False
 
     async def server_info(self) -> ServerInfo:
@@ -85,8 +85,13 @@ class AsyncPipeline:
             return _Pending(parcel)
         self._check_open()
         call = self._transport.open(parcel.rpc, parcel.request())
-        answer = run(self._transport, call, self._options.retry, self._options.timeout)
-        return _Pending(parcel, asyncio.ensure_future(answer))
+        return _Pending(parcel, asyncio.ensure_future(self._work(parcel, call)))
+
+    async def _work(self, parcel: Parcel[ItemT, Any, Any, ResultT], call: AsyncCall[Any]) -> Any:
+        reply = await run(self._transport, call, self._options.retry, self._options.timeout)
+        if self._transport.remote:
+            parcel.check(reply)
+        return reply
 
     async def _wait(self, pending: "_Pending[ItemT, ResultT]") -> Answers[ResultT]:
         try:

@@ -56,7 +56,7 @@ class AsyncCall(Protocol[Reply_co]):
 class AsyncTransport(Protocol):
     """As `transport.Transport`."""
 
-    has_message_limit: bool
+    remote: bool
     reached: bool
 
     def open(self, rpc: Rpc[Request, Reply], request: Request) -> AsyncCall[Reply]: ...
@@ -84,7 +84,7 @@ async def run(transport: AsyncTransport, call: AsyncCall[Reply], policy: RetryPo
 class AsyncGrpcTransport:
     """A channel to a server, opened on first use in each event loop, to which gRPC binds it."""
 
-    has_message_limit = True
+    remote = True
 
     def __init__(self, target: str | None) -> None:
         self.target = resolve_target(target)

@@ -165,6 +165,8 @@ def _joined(arrays: Sequence[NumpyArray]) -> NumpyArray:
 
 def lengths(values: Sequence[int], counts: Sequence[int]) -> Int64Array:
     """int64 [sum of counts]: each value as often as its count says."""
+    if len(counts) == 1:
+        return np.full(counts[0], values[0], np.int64)
     return np.repeat(np.array(values, np.int64), counts)
 
 

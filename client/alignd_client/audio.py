@@ -71,6 +71,9 @@ class AudioFamily:
     def pack(self, items: Sequence[AudioItem]) -> tuple[AudioRequest, Contents]:
         return AudioRequest(items[0].audio, items[0].transcript, self.model), None
 
+    def check(self, contents: Contents, reply: AudioReply) -> None:
+        """Its words and times are the server's to know."""
+
     def unpack(self, contents: Contents, reply: AudioReply) -> list[AudioAlignment]:
         if not reply.status.ok:
             return [replace(self.failed(None, reply.status), audio_seconds=reply.audio_seconds, model=reply.model)]

@@ -72,7 +72,7 @@ class AlignClient:
         """
         from alignd_client.local import Engine, LocalTransport
 
-        return cls._of(LocalTransport(Engine(device, threads)), ClientOptions(timeout, max_in_flight))
+        return cls._of(LocalTransport(Engine(device, threads), max_in_flight), ClientOptions(timeout, max_in_flight))
 
     @classmethod
     def _of(cls, transport: Transport, options: ClientOptions) -> "AlignClient":

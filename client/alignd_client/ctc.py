@@ -174,18 +174,20 @@ class CtcFamily:
         )
         return request, CtcContents(frames, labels, targets, shared_kind([item.kind for item in items], counts))
 
-    def unpack(self, contents: CtcContents, reply: CtcReply) -> list[CtcAlignment]:
-        frames, labels, kinds, statuses = contents.frames, contents.labels, contents.kinds, reply.statuses
+    def check(self, contents: CtcContents, reply: CtcReply) -> None:
+        frames, labels, statuses = contents.frames, contents.labels, reply.statuses
         fits = len(statuses) == len(reply.scores) == len(frames) and len(reply.durations) == labels.sum()
         if not fits or not len(reply.paths) == len(reply.frame_scores) == frames.sum():
             raise ValueError("its counts are other ones")
+        aligned = np.ones(len(frames), bool)
+        aligned[failed_places(statuses)] = False
+        check_paths(reply.paths, reply.durations, contents, aligned)
+
+    def unpack(self, contents: CtcContents, reply: CtcReply) -> list[CtcAlignment]:
+        frames, labels, kinds, statuses = contents.frames, contents.labels, contents.kinds, reply.statuses
         # Of the machine's byte order.
         durations, paths = (array.astype(np.int32, copy=False) for array in (reply.durations, reply.paths))
         frame_scores = reply.frame_scores.astype(np.float32, copy=False)
-        failed = failed_places(statuses)
-        aligned = np.ones(len(frames), bool)
-        aligned[failed] = False
-        check_paths(paths, durations, contents, aligned)
         results = list(
             map(
                 CtcAlignment,
@@ -198,7 +200,7 @@ class CtcFamily:
                 repeat(self.blank),
             )
         )
-        for place in failed:
+        for place in failed_places(statuses):
             results[place] = self._failed(kind_at(kinds, place), statuses[place])
         return results
 

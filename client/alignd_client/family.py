@@ -87,8 +87,12 @@ class Family(Protocol[ItemT, Request, Reply, ResultT]):
         """One request of items with equal keys, and what `unpack` needs to know of them."""
         ...
 
+    def check(self, contents: Contents, reply: Reply) -> None:
+        """Raises `ValueError` for a reply that does not fit the request."""
+        ...
+
     def unpack(self, contents: Contents, reply: Reply) -> list[ResultT]:
-        """One result per utterance. Raises `ValueError` for a reply that does not fit the request."""
+        """One result per utterance, from a reply that fits."""
         ...
 
     def failed(self, item: ItemT | None, status: ItemStatus) -> ResultT:

@@ -41,22 +41,16 @@ class Engine:
     def __reduce__(self) -> tuple[Any, ...]:
         return Engine, self._arguments
 
-    def submit(self, rpc: Rpc[Request, Reply], request: Request, timeout: float | None) -> "Future[Reply]":
+    def submit(
+        self, rpc: Rpc[Request, Reply], request: Request, timeout: float | None, waits: bool = False
+    ) -> "Future[Reply]":
         engine = self._engine.get()
         if rpc is GET_SERVER_INFO:
             future: Future[Reply] = Future()
             future.set_result(engine.info())
             return future
-        future = engine.submit(rpc.name, request, timeout=timeout)
+        future = engine.submit(rpc.name, request, timeout=timeout, waits=waits)
         return future
-
-    def result(self, future: "Future[Reply]", timeout: float | None) -> Reply:
-        """What `submit` promised. May do the work itself."""
-        engine = self._engine.peek()
-        if engine is None:  # closed meanwhile
-            return future.result(timeout)
-        reply: Reply = engine.result(future, timeout)
-        return reply
 
     def health(self) -> str:
         # A lost device comes back in a new process alone: until then every request fails.
@@ -106,17 +100,20 @@ def translated(error: BaseException, timeout: float | None) -> BaseException:
 class LocalTransport:
     """See `transport.Transport`."""
 
-    has_message_limit = False
+    remote = False
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, max_in_flight: int) -> None:
         self.reached = True
         self._engine = engine
+        self._max_in_flight = max_in_flight
+        # A child has none of its parent's requests in flight.
+        self._slots = PerProcess(lambda: threading.Semaphore(max_in_flight))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return LocalTransport, (self._engine,)
+        return LocalTransport, (self._engine, self._max_in_flight)
 
     def open(self, rpc: Rpc[Request, Reply], request: Request) -> "LocalCall[Request, Reply]":
-        return LocalCall(self._engine, rpc, request)
+        return LocalCall(self._engine, self._slots.get(), rpc, request)
 
     def health(self, timeout: float | None) -> str:
         return self._engine.health()
@@ -128,8 +125,9 @@ class LocalTransport:
 class LocalCall(Generic[Request, Reply]):
     """See `transport.Call`."""
 
-    def __init__(self, engine: Engine, rpc: Rpc[Request, Reply], request: Request) -> None:
+    def __init__(self, engine: Engine, slots: threading.Semaphore, rpc: Rpc[Request, Reply], request: Request) -> None:
         self._engine = engine
+        self._slots = slots
         self._rpc = rpc
         self._request = request
         self._begun = False
@@ -137,10 +135,14 @@ class LocalCall(Generic[Request, Reply]):
         self._cancelled = False
         self._pause: threading.Event | None = None
 
-    def begin(self, remaining: Remaining) -> bool:
+    def begin(self, remaining: Remaining, *, waits: bool) -> bool:
+        if waits:
+            return True
+        if not self._slots.acquire(blocking=False):
+            return False
         self._begun = True
         try:
-            self._submit(remaining())
+            self._submit(remaining)
         except AlignError as error:
             self._running = Future()
             self._running.set_exception(error)
@@ -152,25 +154,32 @@ class LocalCall(Generic[Request, Reply]):
 
     def attempt(self, remaining: Remaining) -> Reply:
         begun, self._begun = self._begun, False
-        if begun and self._running is not None and self._running.done():
-            return self._result(self._running, None)  # late or not, it is there
-        timeout = remaining()
-        return self._result(self._running if begun and self._running else self._submit(timeout), timeout)
+        if begun and self._running is not None:
+            # Late or not, what is there is there.
+            return self._result(self._running, None if self._running.done() else remaining())
+        if not self._slots.acquire(timeout=remaining()):
+            remaining()  # raises, as the time is over
+        return self._result(self._submit(remaining, waits=True), remaining())
 
-    def _submit(self, timeout: float | None) -> "Future[Reply]":
+    def _submit(self, remaining: Remaining, waits: bool = False) -> "Future[Reply]":
+        """With a slot, which the end of the work gives back."""
+        timeout = None
         try:
-            self._running = running = self._engine.submit(self._rpc, self._request, timeout)
-        except AlignError:
-            raise
-        except Exception as error:
+            timeout = remaining()
+            self._running = running = self._engine.submit(self._rpc, self._request, timeout, waits)
+        except BaseException as error:
+            self._slots.release()
+            if isinstance(error, AlignError) or not isinstance(error, Exception):
+                raise
             raise translated(error, timeout) from None
+        running.add_done_callback(lambda _: self._slots.release())
         if self._cancelled:
             running.cancel()
         return running
 
     def _result(self, running: "Future[Reply]", timeout: float | None) -> Reply:
         try:
-            return self._engine.result(running, timeout)
+            return running.result(timeout)
         except (CancelledError, AlignError):
             raise
         except BaseException as error:  # a deadline or an interrupt: the engine need not go on
@@ -195,7 +204,7 @@ class LocalCall(Generic[Request, Reply]):
 class AsyncLocalTransport:
     """See `aio_transport.AsyncTransport`."""
 
-    has_message_limit = False
+    remote = False
 
     def __init__(self, engine: Engine) -> None:
         self.reached = True

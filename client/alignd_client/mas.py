@@ -114,19 +114,21 @@ class MasFamily:
         request = MasRequest(values, items[0].data_type, tokens, frames, return_paths=False)
         return request, MasContents(tokens, frames, shared_kind([item.kind for item in items], counts))
 
-    def unpack(self, contents: MasContents, reply: MasReply) -> list[Alignment]:
-        tokens, statuses = contents.tokens, reply.statuses
-        if not len(statuses) == len(reply.scores) == len(tokens) or len(reply.durations) != tokens.sum():
+    def check(self, contents: MasContents, reply: MasReply) -> None:
+        tokens, durations, statuses = contents.tokens, reply.durations, reply.statuses
+        if not len(statuses) == len(reply.scores) == len(tokens) or len(durations) != tokens.sum():
             raise ValueError("its counts are other ones")
-        durations = reply.durations.astype(np.int32, copy=False)  # of the machine's byte order
-        failed = failed_places(statuses)
         fits = np.add.reduceat(durations, np.cumsum(tokens) - tokens) == contents.frames
-        fits[failed] = True
+        fits[failed_places(statuses)] = True
         if durations.min() < 0 or not fits.all():
             raise ValueError("durations do not sum to the frames")
-        parts = wrapped(owned_parts(durations, tokens), contents.kinds)
+
+    def unpack(self, contents: MasContents, reply: MasReply) -> list[Alignment]:
+        statuses = reply.statuses
+        durations = reply.durations.astype(np.int32, copy=False)  # of the machine's byte order
+        parts = wrapped(owned_parts(durations, contents.tokens), contents.kinds)
         results = list(map(Alignment, parts, reply.scores.tolist(), statuses))
-        for place in failed:
+        for place in failed_places(statuses):
             results[place] = _failed(kind_at(contents.kinds, place), statuses[place])
         return results
 

@@ -30,9 +30,9 @@ class ClientOptions:
         """Seconds for a question that should not need any."""
         return _HEALTH_SECONDS if self.timeout is None else min(self.timeout, _HEALTH_SECONDS)
 
-    def limits(self, has_message_limit: bool) -> PackingLimits | None:
+    def limits(self, remote: bool) -> PackingLimits | None:
         """As far as they are known without asking; None if the server must be asked."""
-        if not has_message_limit:
+        if not remote:
             return PackingLimits.in_process()
         if self.max_message_bytes is not None:
             return PackingLimits(self.max_message_bytes)

@@ -20,11 +20,11 @@ MOST_CELLS: Final = 4 << 20
 
 MOST_ITEMS: Final = 512
 
-LOCAL_BYTES: Final = 64 << 20
-LOCAL_CELLS: Final = 16 << 20
+LOCAL_BYTES: Final = 128 << 20
+LOCAL_CELLS: Final = 32 << 20
 LOCAL_ITEMS: Final = 512
-"""In process: some milliseconds of work, during which the results of the request before are taken apart. In smaller
-ones what costs as much per request as some items do (a hand-over between threads, an idle one at the end) is felt."""
+"""In process: some milliseconds of work. In smaller ones what costs as much per request as some items do (a hand-over
+between threads, an idle one at the end) is felt."""
 
 ITEM_OVERHEAD: Final = 64
 """More bytes than an item's lengths and the like take in a message beside its payload."""
@@ -92,13 +92,16 @@ class Parcel(Generic[ItemT, Request, Reply, ResultT]):
             raise invalid_request(error) from None
         return request
 
-    def answers(self, reply: Reply) -> Answers[ResultT]:
+    def check(self, reply: Reply) -> None:
         """Raises `ServerError` for a reply that does not fit the request."""
         try:
-            results = self.family.unpack(self.contents, reply)
+            self.family.check(self.contents, reply)
         except ValueError as error:
             raise ServerError(f"the server's answer to {self.rpc.name} does not fit the request: {error}") from error
-        return answers_of(results, self.first)
+
+    def answers(self, reply: Reply) -> Answers[ResultT]:
+        """From a reply that fits."""
+        return answers_of(self.family.unpack(self.contents, reply), self.first)
 
 
 class Packer(Generic[ItemT, Request, Reply, ResultT]):
@@ -134,6 +137,7 @@ class Packer(Generic[ItemT, Request, Reply, ResultT]):
         enough = -(-self._enough_bytes // (first.nbytes + ITEM_OVERHEAD))
         most = self._most_bytes // (first.nbytes + ITEM_OVERHEAD)
         size = max(1, min(enough, most, self._limits.cells // max(first.cells, 1), self._most_items))
+        size = -(-stack.count // -(-stack.count // size))  # no small one at the end
         return (stack.part(start, min(start + size, stack.count)) for start in range(0, stack.count, size))
 
     def push(self, raw: Any) -> Sequence[Parcel[ItemT, Request, Reply, ResultT]]:

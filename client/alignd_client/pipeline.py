@@ -22,7 +22,7 @@ class Pipeline:
     def __init__(self, transport: Transport, options: ClientOptions) -> None:
         self._transport = transport
         self._options = options
-        self._limits: PackingLimits | None = options.limits(transport.has_message_limit)
+        self._limits: PackingLimits | None = options.limits(transport.remote)
         self._closed = False
         self._threads = PerProcess(self._start_threads)
 
@@ -55,7 +55,8 @@ class Pipeline:
             while feed.more or window:
                 # An answer that is there goes out before more is read: the iterable may be slow.
                 while feed.more and len(window) < self._options.max_in_flight and not (window and window[0].done()):
-                    window.extend(self._send(parcel) for parcel in feed.read())
+                    for parcel in feed.read():
+                        window.append(self._send(parcel, alone=not feed.more and not window))
                 if window:
                     answers = self._wait(window[0])
                     window.popleft()
@@ -72,20 +73,26 @@ class Pipeline:
             self._limits = PackingLimits.of(self.server_info().limits)
         return self._limits
 
-    def _send(self, parcel: Parcel[ItemT, Any, Any, ResultT]) -> "_Pending[ItemT, ResultT]":
+    def _send(self, parcel: Parcel[ItemT, Any, Any, ResultT], *, alone: bool) -> "_Pending[ItemT, ResultT]":
         if parcel.settled is not None:
             return _Pending(parcel)
         self._check_open()
         call = self._transport.open(parcel.rpc, parcel.request())
         attempts = self._attempts()
-        work = partial(run, self._transport, call, attempts)
-        if call.begin(attempts.remaining):
+        work = partial(self._work, parcel, call, attempts)
+        if call.begin(attempts.remaining, waits=alone):
             return _Pending(parcel, call, work)
         try:
             return _Pending(parcel, call, future=self._threads.get().submit(work))
         except RuntimeError:  # shut down meanwhile
             self._check_open()
             raise
+
+    def _work(self, parcel: Parcel[ItemT, Any, Any, ResultT], call: Call[Any], attempts: Attempts) -> Any:
+        reply = run(self._transport, call, attempts)
+        if self._transport.remote:
+            parcel.check(reply)
+        return reply
 
     def _attempts(self) -> Attempts:
         return Attempts(self._options.retry, self._options.timeout)
@@ -142,7 +149,7 @@ class _Feed(Generic[ItemT, ResultT]):
 
 
 class _Pending(Generic[ItemT, ResultT]):
-    """A parcel on its way, or one that was settled without being sent. What was begun without a thread is gone on with
+    """A parcel on its way, or one that was settled without being sent. What needs no thread is gone on with, or begun,
     by whoever waits for it (`work`); else a thread does all (`future`)."""
 
     def __init__(

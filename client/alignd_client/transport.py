@@ -29,8 +29,12 @@ Reply_co = TypeVar("Reply_co", covariant=True)
 class Call(Protocol[Reply_co]):
     """One request, attempted once or more."""
 
-    def begin(self, remaining: Remaining) -> bool:
-        """Starts the first attempt without waiting, for `attempt` to go on with; False where it needs a thread."""
+    def begin(self, remaining: Remaining, *, waits: bool) -> bool:
+        """Starts the first attempt without waiting, for `attempt` to go on with; False where it needs a thread.
+
+        Args:
+            waits: `attempt` follows at once, which may as well do all of it.
+        """
         ...
 
     def done(self) -> bool:
@@ -53,7 +57,8 @@ class Call(Protocol[Reply_co]):
 class Transport(Protocol):
     """A door to an engine. Thread-safe; pickling one makes an equal one that shares nothing."""
 
-    has_message_limit: bool
+    remote: bool
+    """Whether requests travel in messages, of limited size, and replies come from somebody else's code."""
     reached: bool
     """Whether an answer has ever come."""
 
@@ -81,7 +86,7 @@ def run(transport: Transport, call: Call[Reply], attempts: Attempts) -> Reply:
 class GrpcTransport:
     """A channel to a server, opened on first use in each process."""
 
-    has_message_limit = True
+    remote = True
 
     def __init__(self, target: str | None) -> None:
         self.target = resolve_target(target)
@@ -145,7 +150,7 @@ class GrpcCall(Generic[Request, Reply]):
         self._running: Any = None
         self._cancelled = threading.Event()
 
-    def begin(self, remaining: Remaining) -> bool:
+    def begin(self, remaining: Remaining, *, waits: bool) -> bool:
         return False  # encoding, forks and retries all need one that waits
 
     def done(self) -> bool:

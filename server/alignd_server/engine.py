@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Protocol
 
 import structlog
@@ -23,7 +24,7 @@ from alignd_server.worker import Worker
 
 log = structlog.get_logger("alignd.engine")
 
-ASSISTED_CELLS: Final = 1 << 24
+ASSISTED_CELLS: Final = 1 << 25
 """Some milliseconds of work: what a caller's thread does itself cannot be interrupted."""
 
 
@@ -84,6 +85,7 @@ class Engine:
             self.limits.max_batch_bytes,
             min(device.memory_bytes for device in devices),
             self.limits.batch_delay_s,
+            partial(devices[0].scratch_bytes, alone=False),
         )
         self._light, self._heavy = JobQueue(self._batch_limits), JobQueue(self._batch_limits)
         self._workers = [
@@ -118,11 +120,14 @@ class Engine:
             ),
         )
 
-    def submit(self, name: str, request: Any, timeout: float | None = None) -> "Future[Any]":
+    def submit(self, name: str, request: Any, timeout: float | None = None, *, waits: bool = False) -> "Future[Any]":
         """The in-process door: the reply to `request`, as the RPC called `name` would give it.
 
         Args:
             timeout: seconds after which the work need not begin any more.
+            waits: the caller has nothing else to do until the reply is there. Short work is then done by its own thread
+                before this returns, unless others wait: to wake a worker takes about as long. With a timeout it is
+                not, as what a thread does itself cannot be given up.
 
         Raises (or puts into the future):
             NotServedError: no such operation here.
@@ -131,22 +136,10 @@ class Engine:
         """
         future = JobFuture()
         deadline = None if timeout is None else time.monotonic() + timeout
-        future.job = job = self.admit(name, request, sink=future, deadline=deadline)
-        future.add_done_callback(lambda future: self.cancel(job) if future.cancelled() else None)
+        job = self.admit(name, request, sink=future, deadline=deadline, waits=waits and timeout is None)
+        if not future.done():
+            future.add_done_callback(lambda future: self.cancel(job) if future.cancelled() else None)
         return future
-
-    def result(self, future: "Future[Any]", timeout: float | None = None) -> Any:
-        """What `submit` promised, or what it raises. Short work that no worker has begun is done by the calling thread,
-        which has nothing else to do: to wake another one takes about as long.
-
-        Args:
-            future: that `submit` returned.
-            timeout: seconds; with one nothing is done here that could not be interrupted.
-        """
-        job = future.job if isinstance(future, JobFuture) else None
-        if job is not None and timeout is None and job.cost.cells <= ASSISTED_CELLS and not future.done():
-            self._assistant.assist(job)
-        return future.result(timeout)
 
     def admit(
         self,
@@ -156,11 +149,13 @@ class Engine:
         sink: Sink,
         deadline: float | None = None,
         reservation: Reservation | None = None,
+        waits: bool = False,
     ) -> Job:
         """Queue a request. Its outcome goes to `sink`, unless this raises.
 
         Args:
             reservation: room that its message holds already; it is the engine's from here on, also if this raises.
+            waits: as in `submit`; what is done at once has an outcome when this returns.
         """
         pipeline = self._pipelines.get(name)
         target: Any = pipeline or self._operations.get(name)
@@ -177,7 +172,7 @@ class Engine:
             if pipeline:
                 pipeline.start(job)
                 self.metrics.of(pipeline.name).queue_depth.inc()
-            else:
+            elif not (waits and job.cost.cells <= ASSISTED_CELLS and self._assistant.assist(job)):
                 self._enqueue(job)
         except BaseException:
             if reservation:
@@ -306,7 +301,9 @@ def _warm_up(operations: Sequence[AnyOperation], devices: Sequence[Device]) -> N
     for operation in operations:
         for device in devices:
             for data_type in wire.DataType:
-                (reply,) = operation.run([operation.example(data_type)], device, alone=True).replies
+                example = operation.example(data_type)
+                operation.cost(example, device)
+                (reply,) = operation.run([example], device, alone=True).replies
                 if not reply.statuses[0].ok:
                     raise RuntimeError(
                         f"{operation.name} fails on {device.id} ({data_type.value}): {reply.statuses[0]}"

@@ -78,8 +78,6 @@ def finish(jobs: Sequence[Job]) -> None:
 class JobFuture(Future[Any]):
     """Completed with its job's outcome: a sink for one."""
 
-    job: Job | None = None
-
     def __call__(self, jobs: Sequence[Job]) -> None:
         for job in jobs:
             if not self.set_running_or_notify_cancel():

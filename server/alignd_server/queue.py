@@ -3,7 +3,7 @@
 import threading
 import time
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 from alignd_server.errors import UnavailableError
@@ -19,12 +19,14 @@ class BatchLimits:
         nbytes: payload.
         scratch_bytes: memory beside input and output.
         delay_s: how long an incomplete batch waits for company, in seconds.
+        scratch_need: what a launch needs, given the sum over its items and the largest of them.
     """
 
     cells: int
     nbytes: int
     scratch_bytes: int
     delay_s: float = 0.0
+    scratch_need: Callable[[int, int], int] = max
 
     def heavy(self, job: Job) -> bool:
         """Whether a request more than fills a batch, so that small ones must not wait behind it."""
@@ -58,14 +60,10 @@ class JobQueue:
             waiting, job.cancelled = not (job.taken or job.cancelled), True
             return waiting
 
-    def claim(self, job: Job) -> bool:
-        """Take this job alone, before an idle worker has woken for it. False if none is idle, or one has taken it."""
+    def idle(self) -> bool:
+        """Whether a worker waits, and nothing for it."""
         with self._changed:
-            if not self._idle or job.taken or job.cancelled or job not in self._waiting.get(job.key, ()):
-                return False
-            job.taken = True
-            self._waiting[job.key].remove(job)
-            return True
+            return self._idle > 0 and not self._waiting
 
     def close(self) -> None:
         """Let the workers go once nothing waits."""
@@ -120,11 +118,13 @@ class JobQueue:
     def _pop(self, key: Hashable) -> list[Job]:
         jobs, limits = self._waiting[key], self._limits
         batch: list[Job] = []
-        cells = nbytes = scratch = 0
+        cells = nbytes = scratch = largest = 0
         while jobs:
             cost = jobs[0].cost
             cells, nbytes, scratch = cells + cost.cells, nbytes + cost.nbytes, scratch + cost.scratch_bytes
-            if batch and (cells > limits.cells or nbytes > limits.nbytes or scratch > limits.scratch_bytes):
+            largest = max(largest, cost.largest_scratch_bytes)
+            need = limits.scratch_need(scratch, largest)
+            if batch and (cells > limits.cells or nbytes > limits.nbytes or need > limits.scratch_bytes):
                 break
             job = jobs.popleft()
             if not job.cancelled:

@@ -43,10 +43,13 @@ class Worker(threading.Thread):
         while (jobs := self._queue.take()) and self._work_off(jobs):
             pass
 
-    def assist(self, job: Job) -> None:
-        """Do this thread's work for `job` on the calling one, if this one would only be woken for it."""
-        if self._device.pool and self._queue.claim(job):
-            self._work_off([job])
+    def assist(self, job: Job) -> bool:
+        """Do this thread's work for `job` on the calling one, if this one would only be woken for it. False if not."""
+        if not self._device.pool or not self._queue.idle():
+            return False
+        self._metrics.of(job.operation.name).queue_depth.inc()
+        self._work_off([job])
+        return True
 
     def _work_off(self, jobs: list[Job]) -> bool:
         """Whether the device is still there."""

@@ -2,7 +2,10 @@
 
 import pickle
 import sys
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -119,3 +122,66 @@ def test_without_the_servers_package(make: Any, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(sys.modules, "alignd_server.engine", None)
     with pytest.raises(ImportError, match=r"alignd-client\[local\]"):
         make("cpu")
+
+
+def test_a_deadline_that_passes_while_the_engine_works(local: Any, engines: list[FakeEngine]) -> None:
+    engines[0].gate.clear()
+    try:
+        with pytest.raises(DeadlineExceededError, match="within 2 s"):
+            list(local.align_mas([VALUE]))
+    finally:
+        engines[0].gate.set()
+    assert len(list(local.align_mas([VALUE]))) == 1
+
+
+def test_an_answer_that_came_in_time_is_not_late_when_it_is_fetched_late(engines: list[FakeEngine]) -> None:
+    with AlignClient.in_process("cpu", timeout=0.3) as client:
+        results = client.align_mas([VALUE, VALUE.astype(np.float64)])  # two requests
+        assert next(results).status.ok
+        time.sleep(0.5)
+        assert next(results).status.ok
+    assert len(engines[0].submitted) == 2
+
+
+def test_closed_while_the_engine_works(engines: list[FakeEngine]) -> None:
+    """What the engine has taken it answers; nothing more is sent."""
+    client = AlignClient.in_process("cpu", max_in_flight=2)
+    results = client.align_mas([VALUE, VALUE.astype(np.float64)] * 5)  # ten requests
+    assert next(results).status.ok
+    engines[0].gate.clear()
+    closing = threading.Thread(target=client.close)
+    closing.start()
+    assert engines[0].closed.wait(10)
+    engines[0].gate.set()
+    with pytest.raises(ClientClosedError):
+        list(results)
+    closing.join(10)
+    assert len(engines[0].submitted) <= 3
+    assert len(engines) == 1
+
+
+def test_an_iterator_that_is_left_cancels_what_waits(engines: list[FakeEngine]) -> None:
+    with AlignClient.in_process("cpu", max_in_flight=4) as client:
+        results = client.align_mas([VALUE, VALUE.astype(np.float64)] * 5)
+        assert next(results).status.ok
+        results.close()
+        assert len(engines[0].submitted) <= 5
+        assert len(list(client.align_mas([VALUE]))) == 1
+
+
+def test_in_process_nothing_waits_in_a_thread_of_the_clients(engines: list[FakeEngine]) -> None:
+    with AlignClient.in_process("cpu") as client:
+        assert len(list(client.align_mas([VALUE, VALUE.astype(np.float64)]))) == 2
+        assert client._pipeline._threads.peek() is None
+
+
+def test_no_more_in_flight_than_allowed_over_all_threads(engines: list[FakeEngine]) -> None:
+    items = [VALUE, VALUE.astype(np.float64)] * 5  # ten requests
+    with AlignClient.in_process("cpu", max_in_flight=3) as client, ThreadPoolExecutor(4) as pool:
+        engines[0].gate.clear()
+        answers = [pool.submit(lambda: len(list(client.align_mas(items)))) for _ in range(4)]
+        time.sleep(0.3)
+        assert len(engines[0].submitted) == 3
+        engines[0].gate.set()
+        assert [answer.result(30) for answer in answers] == [10] * 4
+    assert len(engines[0].submitted) == 40

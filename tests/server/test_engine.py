@@ -1,14 +1,16 @@
 """The engine on its own, with operations that misbehave as kernels and devices can."""
 
+import itertools
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from concurrent.futures import CancelledError, Future, wait
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pytest
+from numba.core.caching import NullCache
 
 from alignd.wire import (
     MAXIMUM_PATH,
@@ -21,9 +23,16 @@ from alignd.wire import (
     MasRequest,
     Timing,
 )
+from alignd.wire.arrays import pieces
+from alignd_kernels.compile_cache import kernel
+from alignd_kernels.dtypes import DType
+from alignd_kernels.mas import cpu as mas_cpu
+from alignd_kernels.mas.batch import MasBatch
+from alignd_kernels.ragged import offsets_of
+from alignd_kernels.threads import WorkerPool
 from alignd_server import execution
 from alignd_server.device import Device
-from alignd_server.engine import Engine, EngineLimits, create_engine
+from alignd_server.engine import ASSISTED_CELLS, Engine, EngineLimits, create_engine
 from alignd_server.errors import (
     DeadlineExceededError,
     DeviceLostError,
@@ -130,8 +139,8 @@ def make(operation: FakeOperation) -> Iterator[Callable[..., Engine]]:
         engine.close(10)
 
 
-def ask(engine: Engine, *values: int, timeout: float | None = None) -> "Future[Answers]":
-    return engine.submit("Fake", Items(values), timeout)
+def ask(engine: Engine, *values: int, timeout: float | None = None, waits: bool = False) -> "Future[Answers]":
+    return engine.submit("Fake", Items(values), timeout, waits=waits)
 
 
 def hold(engine: Engine, operation: FakeOperation) -> "Future[Answers]":
@@ -364,6 +373,63 @@ def test_timing_covers_queue_and_kernel(make: Any, operation: FakeOperation) -> 
     assert timing.kernel_ns == 5
 
 
+POOLED = replace(CPU, pool=WorkerPool(1))
+
+
+def by_caller(operation: FakeOperation) -> list[bool]:
+    return [not name.startswith("alignd-") for name in operation.threads]
+
+
+def test_whoever_waits_does_short_work_itself(make: Any, operation: FakeOperation) -> None:
+    engine = make(devices=(POOLED,))
+    answers = [ask(engine, value, waits=True).result(10).values for value in range(1, 10) for _ in range(20)]
+    assert answers == [(2 * value,) for value in range(1, 10) for _ in range(20)]
+    assert any(by_caller(operation))  # unless the worker was faster, each time
+    assert engine.admission.items == engine.admission.nbytes == 0
+    assert engine.metrics.registry.get_sample_value("alignd_queue_depth", {"op": "fake"}) == 0
+
+
+def test_what_could_not_be_interrupted_is_left_to_the_worker(make: Any, operation: FakeOperation) -> None:
+    engine = make(devices=(POOLED,), max_batch_cells=1 << 40)
+    for _ in range(20):
+        assert ask(engine, 3, timeout=10, waits=True).result(10).values == (6,)
+        long = ASSISTED_CELLS + 1
+        assert ask(engine, long, waits=True).result(10).values == (2 * long,)
+    assert not any(by_caller(operation))
+    gpu = make(devices=(CPU,))
+    assert [ask(gpu, 3, waits=True).result(10).values for _ in range(20)] == [(6,)] * 20
+    assert not any(by_caller(operation))
+
+
+def test_behind_a_busy_worker_the_caller_waits(make: Any, operation: FakeOperation) -> None:
+    engine = make(devices=(POOLED,))
+    first = hold(engine, operation)
+    threading.Timer(0.2, operation.gate.set).start()
+    assert ask(engine, 4, waits=True).result(10).values == (8,)
+    assert first.result(10).values == (2,)
+    assert not any(by_caller(operation))
+
+
+def test_errors_of_work_that_the_caller_does(make: Any, operation: FakeOperation) -> None:
+    engine = make(devices=(POOLED,))
+    for _ in range(20):
+        assert codes(ask(engine, 13, waits=True).result(10)) == [ItemCode.INTERNAL]
+    with pytest.raises(DeviceLostError):
+        ask(engine, 66, waits=True).result(10)
+    assert not engine.healthy
+
+
+def test_many_callers_that_do_their_work_themselves(make: Any, operation: FakeOperation) -> None:
+    engine = make(devices=(POOLED,))
+
+    def caller(number: int) -> bool:
+        return all(ask(engine, number + i, waits=True).result(10).values == (2 * (number + i),) for i in range(200))
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(caller, range(100, 900, 100)))
+    assert engine.admission.items == engine.admission.nbytes == 0
+
+
 @pytest.fixture(scope="module")
 def real() -> Iterator[Engine]:
     engine = create_engine("cpu", audio=False)
@@ -426,3 +492,81 @@ def test_merged_requests_are_answered_as_alone(real: Engine) -> None:
     together = operation.run(requests, real.devices[0], alone=False).replies
     for request, reply in zip(requests, together):
         assert same(reply, real.submit("MaximumPath", request).result(30))
+
+
+def in_pieces(request: MasRequest, bounds: list[int]) -> MasRequest:
+    """The same, its values in arrays of their own: items between the bounds."""
+    ends = offsets_of(request.tokens * request.frames)
+    values: Any = request.values
+    edges = [0, *bounds, len(request)]
+    return replace(request, values=tuple(values[ends[a] : ends[b]].copy() for a, b in itertools.pairwise(edges)))
+
+
+def test_a_payload_in_pieces_is_answered_as_in_one(real: Engine) -> None:
+    rng = np.random.default_rng(3)
+    operation: Any = real._operations["MaximumPath"]
+    for bounds in ([], [1], [3, 3, 8], [2, 4, 6], list(range(1, 9))):
+        request = mas_request(rng, 9)
+        request.frames[4] = 0  # lies nowhere
+        values = rng.standard_normal(int((request.tokens * request.frames).sum())).astype("f4")
+        request = replace(request, values=values)
+        pieced = in_pieces(request, bounds)
+        assert operation.payload_bytes(pieced) == operation.payload_bytes(request)
+        assert operation.cost(pieced, real.devices[0]) == operation.cost(request, real.devices[0])
+        together = operation.run([request, pieced, request], real.devices[0], alone=False).replies
+        assert all(same(reply, real.submit("MaximumPath", request).result(30)) for reply in together)
+        for start, stop in ((0, 2), (2, 7), (4, 5), (7, 9)):
+            one, other = (operation.take(whole, start, stop) for whole in (request, pieced))
+            assert np.array_equal(np.concatenate(pieces(other.values)), one.values)
+            assert same(*operation.run([one, other], real.devices[0], alone=True).replies)
+
+
+def test_one_item_over_the_budget_is_refused_with_its_kernels_figure() -> None:
+    """The formula of the kernels is what is compared with the budget; the item's neighbours are answered."""
+    engine = create_engine("cpu", threads=2, memory_bytes=100_000, audio=False)
+    try:
+        sizes = np.array([3, 1000, 3])
+        values = np.zeros(int((sizes * 2 * sizes).sum()), "f4")
+        request = MasRequest(values, DataType.FLOAT32, sizes, 2 * sizes)
+        batch = MasBatch(values, DType.FLOAT32, sizes, sizes, 2 * sizes, 2 * sizes)
+        need = mas_cpu.scratch_bytes(batch).tolist()
+        assert 2 * need[0] < 100_000 < need[1]
+        cost = engine._operations["MaximumPath"].cost(request, engine.devices[0])
+        assert (cost.scratch_bytes, cost.largest_scratch_bytes) == (sum(need), need[1])
+        reply = engine.submit("MaximumPath", request, waits=True).result(10)
+        assert [status.code for status in reply.statuses] == [ItemCode.OK, ItemCode.OUT_OF_MEMORY, ItemCode.OK]
+        assert f"needs {need[1]} bytes of memory" in reply.statuses[1].message
+        assert "budget of 100000" in reply.statuses[1].message
+    finally:
+        engine.close(10)
+
+
+def test_scratch_that_threads_use_again_does_not_cut_batches(operation: FakeOperation) -> None:
+    """On the CPU a hundred items of 9 bytes each need what two threads hold at a time."""
+    device = replace(CPU, pool=WorkerPool(2), memory_bytes=50)
+    engine = Engine([device], [operation], EngineLimits(max_batch_cells=10**6))
+    try:
+        hold(engine, operation)
+        futures = [ask(engine, 5) for _ in range(100)]
+        operation.gate.set()
+        for future in futures:
+            future.result(10)
+        assert [len(launch) for launch in operation.launches] == [1, 100]
+    finally:
+        operation.gate.set()
+        engine.close(10)
+
+
+def test_later_compilations_are_seen(real: Engine) -> None:
+    def compiled() -> float:
+        return real.metrics.registry.get_sample_value("alignd_kernel_compile_seconds") or 0.0
+
+    def late(values):  # type: ignore[no-untyped-def]
+        values[0] = 3.0
+
+    before = compiled()
+    function: Any = kernel(late)
+    function._cache = NullCache()  # or the next run of this test would load it
+    assert compiled() == before
+    function(np.zeros(1))
+    assert compiled() > before

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from alignd import wire
 from alignd.v1 import alignment_pb2 as pb
+from alignd.wire import arrays
 from alignd_kernels.dtypes import DType
 from alignd_kernels.status import Status
 
@@ -345,3 +346,32 @@ def test_arrays_are_sent_row_major_and_little_endian() -> None:
     assert decoded.values.tolist() == values.ravel().tolist()
     assert decoded.values.dtype == np.dtype("<f8")
     assert not decoded.values.flags.writeable
+
+
+@exactly
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=8), data_types, st.data())
+def test_a_payload_in_pieces_is_sent_as_one(sizes: list[int], data_type: wire.DataType, data: st.DataObject) -> None:
+    whole = np.arange(sum(sizes)).astype(data_type.storage)
+    payload = tuple(np.split(whole, np.cumsum(sizes)[:-1]))
+    assert arrays.to_bytes(payload, data_type.storage) == arrays.to_bytes(whole, data_type.storage)
+    assert arrays.nbytes_of(payload) == whole.nbytes
+    start, stop = sorted(data.draw(st.tuples(st.integers(0, len(whole)), st.integers(0, len(whole)))))
+    part = arrays.cut(payload, start, stop)
+    assert np.concatenate(arrays.pieces(part)).tolist() == whole[start:stop].tolist()
+    assert all(np.shares_memory(piece, whole) for piece in arrays.pieces(part) if piece.size)
+    one = np.ones(1, np.int64)
+    request = wire.MasRequest(payload, data_type, one, len(whole) * one)
+    decoded = wire.MAXIMUM_PATH.decode_request(wire.MAXIMUM_PATH.encode_request(request))
+    assert decoded.values.tolist() == whole.tolist()
+
+
+@pytest.mark.parametrize("values", [np.zeros(5, "f4"), (np.zeros(3, "f4"), np.zeros(4, "f4")), (np.zeros(0, "f4"),)])
+def test_values_that_do_not_fit_their_lengths_are_refused(values: Any) -> None:
+    """Kernels read as many as the lengths say."""
+    two, three, labels = np.array([2]), np.array([3]), np.ones(1, np.int32)
+    with pytest.raises(wire.MalformedRequestError, match=r"values: \d elements, but the lengths ask for 6"):
+        wire.MAXIMUM_PATH.check_request(wire.MasRequest(values, wire.DataType.FLOAT32, two, three))
+    with pytest.raises(wire.MalformedRequestError, match=r"log_probs: \d elements, but the lengths ask for 6"):
+        wire.FORCED_ALIGN.check_request(wire.CtcRequest(values, wire.DataType.FLOAT32, two, 3, labels, two // 2))
+    with pytest.raises(wire.MalformedRequestError, match="targets: 1 elements, but the lengths ask for 2"):
+        wire.FORCED_ALIGN.check_request(wire.CtcRequest(np.zeros(6, "f4"), wire.DataType.FLOAT32, two, 3, labels, two))

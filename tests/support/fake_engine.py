@@ -48,23 +48,25 @@ class FakeEngine:
         self.healthy = True
         self.faults: deque[Exception] = deque()
         self.submitted: list[str] = []
+        self.requests: list[Any] = []
+        self.gate = threading.Event()  # answers wait for it
+        self.gate.set()
         self.closed = threading.Event()
         self._pool = ThreadPoolExecutor(1)
 
     def info(self) -> wire.ServerInfo:
         return reference_answers.server_info()
 
-    def submit(self, name: str, request: Any, timeout: float | None = None) -> "Future[Any]":
+    def submit(self, name: str, request: Any, timeout: float | None = None, *, waits: bool = False) -> "Future[Any]":
         self.submitted.append(name)
+        self.requests.append(request)
         fault = self.faults.popleft() if self.faults else None
         if isinstance(fault, OverloadedError):  # refused at the door; others come out of the future
             raise fault
         return self._pool.submit(self._answer, name, request, fault)
 
-    def result(self, future: "Future[Any]", timeout: float | None = None) -> Any:
-        return future.result(timeout)
-
     def _answer(self, name: str, request: Any, fault: Exception | None) -> Any:
+        assert self.gate.wait(30)
         if fault is not None:
             raise fault
         rpc = reference_answers.RPCS[name]

@@ -15,7 +15,7 @@ from alignd_kernels.status import Status
 from alignd_server.device import Device
 from alignd_server.operation import Cost, Launch
 from alignd_server.operations import backends
-from alignd_server.operations.ragged import concatenated, cost_of, item_status, item_statuses, located, split_points
+from alignd_server.operations.ragged import concatenated, cost_of, item_status, item_statuses, located, shares
 
 FIELDS: Final = {
     Status.EMPTY: "frames",
@@ -50,9 +50,9 @@ class CtcOperation:
 
     def run(self, requests: Sequence[CtcRequest], device: Device, *, alone: bool) -> Launch[CtcReply]:
         result = backends.align("ctc", _batch(requests), device, alone)
-        items = split_points([len(request) for request in requests])
-        frames = split_points([int(request.frames.sum()) for request in requests])
-        labels = split_points([int(request.target_lengths.sum()) for request in requests])
+        items = shares(requests, len)
+        frames = shares(requests, lambda request: int(request.frames.sum()))
+        labels = shares(requests, lambda request: int(request.target_lengths.sum()))
 
         def reply(index: int) -> CtcReply:
             request, statuses = requests[index], result.statuses[items[index]]

@@ -16,7 +16,7 @@ from alignd_kernels.status import Status
 from alignd_server.device import Device
 from alignd_server.operation import Cost, Launch
 from alignd_server.operations import backends
-from alignd_server.operations.ragged import concatenated, cost_of, item_status, item_statuses, located, split_points
+from alignd_server.operations.ragged import concatenated, cost_of, item_status, item_statuses, located, shares
 
 FIELDS: Final = {Status.EMPTY: "frames", Status.TOO_FEW_FRAMES: "frames"}
 """The request's field at fault; `values` for what is not listed."""
@@ -48,8 +48,8 @@ class MasOperation:
     def run(self, requests: Sequence[MasRequest], device: Device, *, alone: bool) -> Launch[MasReply]:
         batch = _batch(requests)
         result = backends.align("mas", batch, device, alone)
-        items = split_points([len(request) for request in requests])
-        tokens = split_points([int(request.tokens.sum()) for request in requests])
+        items = shares(requests, len)
+        tokens = shares(requests, lambda request: int(request.tokens.sum()))
 
         def reply(index: int) -> MasReply:
             request, statuses = requests[index], result.statuses[items[index]]

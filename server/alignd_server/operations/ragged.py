@@ -1,7 +1,8 @@
 """What operations on ragged batches share."""
 
+import itertools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,8 @@ from alignd.wire.arrays import Buffers, pieces
 from alignd_kernels.ragged import Int64Array, offsets_of
 from alignd_kernels.status import Status
 from alignd_server.operation import Cost
+
+Request = TypeVar("Request")
 
 ALL_OK = int(Status.OK)
 
@@ -40,12 +43,13 @@ def located(payloads: Sequence[Buffers], sizes: Int64Array) -> tuple[Buffers, In
     return buffers, sources, starts - begins[sources]
 
 
-def split_points(lengths: Sequence[int]) -> list[slice]:
-    """Slices of arrays that lie end to end."""
-    if len(lengths) == 1:
-        return [slice(0, lengths[0])]
-    ends = np.cumsum(lengths)
-    return [slice(int(end) - int(length), int(end)) for length, end in zip(lengths, ends)]
+def shares(requests: Sequence[Request], size: Callable[[Request], int]) -> list[slice]:
+    """Each request's slice of an array in which their results lie end to end. A single one, whose size is not asked,
+    has all."""
+    if len(requests) == 1:
+        return [slice(None)]
+    ends = list(itertools.accumulate(size(request) for request in requests))
+    return [slice(start, end) for start, end in itertools.pairwise([0, *ends])]
 
 
 def cost_of(cells: Int64Array, scratch_bytes: Int64Array, nbytes: int) -> Cost:

@@ -1,0 +1,62 @@
+"""Nothing compiles on the path of a request: a server that serves has all of its kernels."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from alignd import wire
+from support.raw import ask
+from support.server_process import ServerProcess
+
+
+def seconds(server: ServerProcess) -> float:
+    return server.metric("alignd_kernel_compile_seconds")
+
+
+def mas_requests(data_type: wire.DataType) -> Iterator[wire.MasRequest]:
+    def request(*sizes: tuple[int, int], paths: bool = False) -> wire.MasRequest:
+        tokens, frames = np.array(sizes).T
+        values = np.zeros(int((tokens * frames).sum()), data_type.storage)
+        return wire.MasRequest(values, data_type, tokens, frames, paths)
+
+    yield request((1, 1))
+    yield request((3, 7), (5, 4), (0, 0), (33, 65), paths=True)  # one that fails, an empty one
+    yield request(*[(20, 100)] * 300)  # shared among threads
+    yield request((300, 40_000))  # one long item
+
+
+def ctc_requests(data_type: wire.DataType) -> Iterator[wire.CtcRequest]:
+    def request(*sizes: tuple[int, int], V: int = 5, star: float | None = 0.0, stars: bool = False) -> wire.CtcRequest:
+        frames, labels = np.array(sizes).T
+        targets = np.tile(np.array([1, -1 if stars else 2], np.int32), int(labels.sum()))[: int(labels.sum())]
+        log_probs = np.zeros(int(frames.sum()) * V, data_type.storage)
+        return wire.CtcRequest(log_probs, data_type, frames, V, targets, labels, star_score=star)
+
+    yield request((1, 1))
+    yield request((9, 3), (2, 4), (4, 0), (70, 33))
+    yield request(*[(100, 20)] * 300)
+    yield request((20_000, 5_000))
+    for V in (2, 15, 16, 17, 32, 33, 200):
+        yield request((50, 7), V=V)
+    for star in (0.0, -1.5, None):
+        yield request((50, 7), star=star, stars=True)
+        yield request((50, 7), V=100, star=star, stars=True)
+
+
+@pytest.mark.timeout(300)
+def test_no_request_waits_for_a_compiler(tmp_path: Path) -> None:
+    # With a cache of its own, so that a kernel that was forgotten at the start is compiled, not loaded.
+    flags = ("--audio", "off", "--max-message-bytes", "200000000")
+    with ServerProcess(*flags, environment={"ALIGND_CACHE_DIR": str(tmp_path)}) as server:
+        before = seconds(server)
+        assert before > 0
+        for data_type in wire.DataType:
+            for mas in mas_requests(data_type):
+                assert len(ask(server.target, wire.MAXIMUM_PATH, mas).statuses) == len(mas)
+            for ctc in ctc_requests(data_type):
+                assert len(ask(server.target, wire.FORCED_ALIGN, ctc).statuses) == len(ctc)
+        assert seconds(server) == before
+    with ServerProcess(*flags, environment={"ALIGND_CACHE_DIR": str(tmp_path)}) as again:
+        assert seconds(again) == 0  # loaded
