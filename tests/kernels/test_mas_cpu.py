@@ -172,7 +172,7 @@ inner = advance_inner[False]
 
 @njit
 def walk(model, values, V, edges, bits):
-    inner(model, values.ctypes.data, 32, V.ctypes.data, edges.ctypes.data, bits.ctypes.data, 0, 0, 0, 0)
+    inner(model, values.ctypes.data, 32, V.ctypes.data, edges.ctypes.data, bits.ctypes.data, 0, 0, 0, 0, 0)
 
 
 @pytest.mark.parametrize("dtype", [DType.FLOAT16, DType.BFLOAT16])

@@ -1,6 +1,6 @@
 """Memory of a padded path that its caller has let go, kept for the next one.
 
-Fresh memory costs more than all else that a dense path takes: the system hands it over page by page, each zeroed in a
+Fresh memory costs more than any other part of a dense path: the system hands it over page by page, each zeroed in a
 fault, at a quarter of the speed at which memory that is there is overwritten. Training asks for a path of about the
 same size at every step.
 """

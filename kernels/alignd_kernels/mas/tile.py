@@ -20,9 +20,6 @@ from alignd_kernels.numba_helpers import lanes_of
 STRIP_VECTORS: Final = 2
 """Vectors of N tokens in a strip, which is walked from its first frame to its last."""
 
-PREFETCH_BYTES: Final = 512
-"""How far ahead of a row's tile its later ones are fetched. Measured: 128 is too late, 1024 no better."""
-
 _LLVM_NAMES: Final = {"float": "f32", "double": "f64", "i16": "i16"}
 
 
@@ -65,6 +62,7 @@ def _tile(vectors: int, masked: bool, frames_first: bool) -> Any:
         V: Any,
         edges: Any,
         bits: Any,
+        fetch: Any,
         enter: Any,
         leave: Any,
         tokens_left: Any,
@@ -72,18 +70,18 @@ def _tile(vectors: int, masked: bool, frames_first: bool) -> Any:
     ) -> Any:
         if not isinstance(model, types.Array):
             return None
-        signature = types.void(model, *[types.int64] * 9)
+        signature = types.void(model, *[types.int64] * 10)
 
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             code = _TileCode(builder, context, model.dtype)
-            _, cells, pitch, V, edges, bits, *bounds = args
+            _, cells, pitch, V, edges, bits, fetch, *bounds = args
             mask = _Mask(code, *bounds) if masked else None
             frames = []
             for k in range(vectors):
                 if frames_first:
-                    rows = code.rows(code.plus(cells, k * code.N * code.stored_bytes), pitch, mask, turned=True)
+                    rows = code.rows(code.plus(cells, k * code.N * code.stored_bytes), pitch, fetch, mask, turned=True)
                 else:
-                    rows = code.rows(code.plus(cells, code.times(pitch, k * code.N)), pitch, mask, turned=False)
+                    rows = code.rows(code.plus(cells, code.times(pitch, k * code.N)), pitch, fetch, mask, turned=False)
                 frames.append(rows if frames_first else code.transposed(rows))
             code.recurrence(frames, V, edges, bits, mask)
             return context.get_dummy_value()
@@ -148,16 +146,14 @@ class _TileCode:
         to_read, second_level, data_cache = (ir.Constant(flag, number) for number in (0, 2, 1))
         self.builder.call(prefetch, [self.pointer(address, ir.IntType(8)), to_read, second_level, data_cache])
 
-    def rows(self, cells: Any, pitch: Any, mask: "_Mask | None", turned: bool) -> list[Any]:
-        """N rows of N scores in the accumulator's type."""
+    def rows(self, cells: Any, pitch: Any, fetch: Any, mask: "_Mask | None", turned: bool) -> list[Any]:
+        """N rows of N scores in the accumulator's type; what is `fetch` bytes after each is fetched into the caches."""
         found = []
         for i in range(self.N):
             address = self.plus(cells, self.times(pitch, i))
             if mask is None:
                 stored = self.load(address, self.stored, self.stored_bytes)
-                # Rows are far apart, which hardware does not foresee: the next tiles' of this row, or later rows.
-                ahead = self.times(pitch, 2 * self.N) if turned else PREFETCH_BYTES
-                self.prefetch(self.plus(address, ahead))
+                self.prefetch(self.plus(address, fetch))
                 found.append(_widened(self.builder, stored, self.scores))
             else:
                 found.append(mask.row(address, i, turned))
