@@ -86,18 +86,28 @@ def scratch_bytes(batch: MasBatch) -> Int64Array:
     4 N · ⌈S / 2N⌉ · ⌊(T − S + 4N − 2) / N⌋ for the back-pointers and S + 2T + 4N accumulators, with tiles of N = 16
     (8 for float64) tokens and frames; 0 where S > T.
     """
-    N = lane_count(batch.dtype)
-    S, T = batch.tokens, batch.frames
-    accumulator = np.dtype(batch.dtype.accumulator).itemsize
-    whole = 2 * item_words(S, T, N) + (S + 2 * T + 2 * STRIP_VECTORS * N) * accumulator
-    return np.where((S > 0) & (S <= T), whole, 0)
+    found = np.empty(len(batch), np.int64)
+    tokens, frames = (np.asarray(lengths, np.int64) for lengths in (batch.tokens, batch.frames))
+    _scratch(tokens, frames, lane_count(batch.dtype), np.dtype(batch.dtype.accumulator).itemsize, found)
+    return found
+
+
+@kernel
+def _scratch(tokens, frames, N, accumulator, found):
+    # A loop costs a request less than a dozen operations on arrays.
+    for b in range(len(tokens)):
+        S, T = tokens[b], frames[b]
+        whole = 2 * item_words(S, T, N) + (S + 2 * T + 2 * STRIP_VECTORS * N) * accumulator
+        found[b] = whole if 0 < S <= T else 0
 
 
 def warm_up(dtypes: Iterable[DType] = tuple(DType)) -> None:
     """Compile the kernels for these types, or load them from the cache, so that no later call has to."""
     one = np.ones(1, np.int64)
     for dtype in dtypes:
-        align(MasBatch(np.zeros(1, dtype.storage), dtype, one - 1, one, one, one))
+        batch = MasBatch(np.zeros(1, dtype.storage), dtype, one - 1, one, one, one)
+        scratch_bytes(batch)
+        align(batch)
 
 
 class _Launch:
