@@ -45,6 +45,9 @@ BLOCK_STRIPS: Final = 4
 BLOCK_TILES: Final = 128
 """A block of 128 tokens × 2048 frames takes about 0.1 ms."""
 
+HIGHEST_BLOCK: Final = 32
+"""Strips of a block where tokens are contiguous: as many as leave four blocks one above the other, up to this."""
+
 BEGIN: Final = 1
 FORWARD: Final = 2
 FINISH: Final = 4
@@ -141,15 +144,17 @@ class _Launch:
         _, S, T, _, ahead, _, _ = self._items[:, b].tolist()
         N = lane_count(self._dtype)
         strips, tiles = -(-S // (STRIP_VECTORS * N)), (T - 1 + ahead) // N + 1
-        suspect = np.zeros(-(-strips // BLOCK_STRIPS), np.uint8)
+        height = max(BLOCK_STRIPS, min(strips // 4, HIGHEST_BLOCK)) if self._frames_first else BLOCK_STRIPS
+        width = max(1, BLOCK_STRIPS * BLOCK_TILES // height)
+        suspect = np.zeros(-(-strips // height), np.uint8)
         self._call(BEGIN, np.array([b]), b + 1, EVERYTHING, scratch, suspect)
 
         def block(row: int, column: int) -> None:
-            strip, tile = row * BLOCK_STRIPS, column * BLOCK_TILES
-            bounds = np.array([strip, min(strip + BLOCK_STRIPS, strips), tile, tile + BLOCK_TILES])
+            strip, tile = row * height, column * width
+            bounds = np.array([strip, min(strip + height, strips), tile, tile + width])
             self._call(FORWARD, np.array([b]), b + 1, bounds, scratch, suspect[row : row + 1])
 
-        pool.run_grid(block, len(suspect), -(-tiles // BLOCK_TILES))
+        pool.run_grid(block, len(suspect), -(-tiles // width))
         self._call(FINISH, np.array([b]), b + 1, EVERYTHING, scratch, suspect.max(keepdims=True))
 
     def _scratch(self) -> tuple[npt.NDArray[Any], ...]:
