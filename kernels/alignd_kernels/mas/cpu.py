@@ -41,6 +41,9 @@ ITEM_FIELDS: Final = 7  # see `lattice`; and where its path starts
 GRID_CELLS: Final = 10_000_000
 """Cells of an item's band past which threads share it: below, handing over blocks costs more than it saves."""
 
+CHUNKS_PER_THREAD: Final = 32
+"""Of a batch of many small items: enough for threads to finish together."""
+
 BLOCK_STRIPS: Final = 4
 BLOCK_TILES: Final = 128
 """A block of 128 tokens × 2048 frames takes about 0.1 ms."""
@@ -69,12 +72,12 @@ def align(batch: MasBatch, pool: WorkerPool | None = None, *, paths: bool = Fals
     begun = time.perf_counter_ns()
     launch = _Launch(batch, paths)
     if pool is None or pool.threads == 1:
-        launch.run(np.zeros(1, np.int64), len(batch))
+        launch.run(_cursor(0, max(1, len(batch))), len(batch))
     else:
         first = 0
         for b in [*np.flatnonzero(launch.band > GRID_CELLS).tolist(), len(batch)]:
             if first < b:
-                cursor = np.array([first])
+                cursor = _cursor(first, max(1, (b - first) // (pool.threads * CHUNKS_PER_THREAD)))
                 pool.run_everywhere(partial(launch.run, cursor, b), launch.band[first:b])
             if b < len(batch):
                 launch.run_together(b, pool)
@@ -113,6 +116,11 @@ def warm_up(dtypes: Iterable[DType] = tuple(DType)) -> None:
         align(batch)
 
 
+def _cursor(first: int, items: int) -> Int64Array:
+    """What threads take chunks of so many items off: the number that are taken, and what is needed to tell the items."""
+    return np.array([0, first, items])
+
+
 class _Launch:
     """The arrays of one batch: what the kernel is told, and what it answers."""
 
@@ -147,15 +155,15 @@ class _Launch:
         height = max(BLOCK_STRIPS, min(strips // 4, HIGHEST_BLOCK)) if self._frames_first else BLOCK_STRIPS
         width = max(1, BLOCK_STRIPS * BLOCK_TILES // height)
         suspect = np.zeros(-(-strips // height), np.uint8)
-        self._call(BEGIN, np.array([b]), b + 1, EVERYTHING, scratch, suspect)
+        self._call(BEGIN, _cursor(b, 1), b + 1, EVERYTHING, scratch, suspect)
 
         def block(row: int, column: int) -> None:
             strip, tile = row * height, column * width
             bounds = np.array([strip, min(strip + height, strips), tile, tile + width])
-            self._call(FORWARD, np.array([b]), b + 1, bounds, scratch, suspect[row : row + 1])
+            self._call(FORWARD, _cursor(b, 1), b + 1, bounds, scratch, suspect[row : row + 1])
 
         pool.run_grid(block, len(suspect), -(-tiles // width))
-        self._call(FINISH, np.array([b]), b + 1, EVERYTHING, scratch, suspect.max(keepdims=True))
+        self._call(FINISH, _cursor(b, 1), b + 1, EVERYTHING, scratch, suspect.max(keepdims=True))
 
     def _scratch(self) -> tuple[npt.NDArray[Any], ...]:
         """V, edges, scores of the path, back-pointers: enough for the largest item."""
@@ -189,8 +197,9 @@ def _plan(items, model, frames_first, starts, band, largest):
         S, T = items[1, b], items[2, b]
         starts[b + 1] = starts[b] + max(S, 0)
         feasible = 0 < S <= T
-        # Tiles begin where cache lines do, so that no line is loaded twice; if the rows allow it.
-        items[4, b] = 0 if frames_first else items[0, b] % CACHE_LINE // model.itemsize % N
+        # Tiles begin where cache lines do, so that no line is loaded twice; if that is so in all rows.
+        apart = items[3, b] * model.itemsize % CACHE_LINE != 0
+        items[4, b] = 0 if frames_first or apart else items[0, b] % CACHE_LINE // model.itemsize % N
         items[6, b] = largest[3]
         largest[3] += max(T, 0)
         items[5, b] = strip_tiles(S, T, N) if feasible else 0
@@ -207,42 +216,47 @@ def _align_range(
 ):  # fmt: skip
     """`stages` of the items before `stop` that `cursor` gives, on this thread; of lattices, what is in the block."""
     while True:
-        b = take_next(cursor)
-        if b >= stop:
+        chunk = cursor[1] + take_next(cursor) * cursor[2]
+        if chunk >= stop:
             break
-        S, T = items[1, b], items[2, b]
-        if S <= 0 or T <= 0:
-            statuses[b] = EMPTY
-            continue
-        if S > T:
-            statuses[b] = TOO_FEW_FRAMES
-            continue
-        item = (items[0, b], S, T, items[3, b], items[4, b], items[5, b])
-        strips = strip_count(S, lanes(model))
-        if stages & BEGIN:
-            suspect[0] = 0
-            begin(item, V, edges)
-        if stages & FORWARD:
-            end = min(block[1], strips)
-            suspect[0] |= forward(item, frames_first, False, model, block[0], end, block[2], block[3], V, edges, bits)
-        if not stages & FINISH:
-            continue
-        if suspect[0]:
-            if visited_not_finite(item, frames_first, model):
-                statuses[b] = NOT_FINITE
+        end = min(chunk + cursor[2], stop)
+        for b in range(chunk, end):
+            S, T = items[1, b], items[2, b]
+            if S <= 0 or T <= 0:
+                statuses[b] = EMPTY
                 continue
-            # It stands beyond the band, or sums overflow: this time without what stands there.
-            begin(item, V, edges)
-            forward(item, frames_first, True, model, 0, strips, 0, 2**62, V, edges, bits)
-        if not np.isfinite(V[S - 1]):
-            statuses[b] = NO_FINITE_PATH
-            continue
-        own = durations[starts[b] : starts[b] + S]
-        backward(item, frames_first, model, bits, own, path_scores[:T])
-        total = 0.0
-        for t in range(T):  # in frame order
-            total += np.float64(path_scores[t])
-        if len(paths):
-            write_path(own, paths[items[6, b] : items[6, b] + T])
-        scores[b] = V.dtype.type(total)  # one rounding, to the accumulator's type
-        statuses[b] = OK
+            if S > T:
+                statuses[b] = TOO_FEW_FRAMES
+                continue
+            later = items[0, min(b + 1, end - 1)]
+            item = (items[0, b], S, T, items[3, b], items[4, b], items[5, b], later)
+            strips = strip_count(S, lanes(model))
+            if stages & BEGIN:
+                suspect[0] = 0
+                begin(item, V, edges)
+            if stages & FORWARD:
+                last = min(block[1], strips)
+                suspect[0] |= forward(
+                    item, frames_first, False, model, block[0], last, block[2], block[3], V, edges, bits
+                )
+            if not stages & FINISH:
+                continue
+            if suspect[0]:
+                if visited_not_finite(item, frames_first, model):
+                    statuses[b] = NOT_FINITE
+                    continue
+                # It stands beyond the band, or sums overflow: this time without what stands there.
+                begin(item, V, edges)
+                forward(item, frames_first, True, model, 0, strips, 0, 2**62, V, edges, bits)
+            if not np.isfinite(V[S - 1]):
+                statuses[b] = NO_FINITE_PATH
+                continue
+            own = durations[starts[b] : starts[b] + S]
+            backward(item, frames_first, model, bits, own, path_scores[:T])
+            total = 0.0
+            for t in range(T):  # in frame order
+                total += np.float64(path_scores[t])
+            if len(paths):
+                write_path(own, paths[items[6, b] : items[6, b] + T])
+            scores[b] = V.dtype.type(total)  # one rounding, to the accumulator's type
+            statuses[b] = OK

@@ -7,7 +7,8 @@ is; where tokens are, all strips are walked over N frames before the next frames
 One bit per cell says whether the best path comes from the token before.
 
 Frames are cut into tiles of N on a grid: frame t is at t + ahead, with `ahead` such that tiles begin where cache lines
-do. An item is described by a tuple (address, S, T, pitch, ahead, tiles): pitch in elements, tiles per strip at most.
+do. An item is described by a tuple (address, S, T, pitch, ahead, tiles, later): pitch in elements, tiles per strip at
+most, `later` the address of the item that is walked after it.
 """
 
 import numpy as np
@@ -67,14 +68,16 @@ def forward(item, frames_first, exact, model, first_strip, end_strip, first_tile
         whether V of a strip was NaN or +inf when it left the band (both stay in a token's row once they are there, and
         besides such scores only overflow brings them there).
     """
-    pitch, size = item[3], model.itemsize
+    address, _, _, pitch, _, _, later = item
+    size = model.itemsize
     N = lanes(V)
     row = pitch * size
     suspect = False
     if frames_first:
         # All tokens of N frames, then of the next ones: rows are read from end to end here too.
-        fetch = N * row
-        for tile in range(first_tile, min(end_tile, _tiles_of(item, end_strip - 1, N)[1])):
+        stop = _tiles_of(item, end_strip - 1, N)[1]
+        for tile in range(first_tile, min(end_tile, stop)):
+            fetch = N * row if tile + 1 < stop else later - address - tile * N * row
             for strip in range(first_strip, end_strip):
                 first, end = _tiles_of(item, strip, N)
                 if first <= tile < end:
@@ -85,9 +88,12 @@ def forward(item, frames_first, exact, model, first_strip, end_strip, first_tile
     for strip in range(first_strip, end_strip):
         first, end = _tiles_of(item, strip, N)
         begin, stop = max(first, first_tile), min(end, end_tile)
-        # Rows are far apart, which hardware does not foresee. Past their end, the next strip's rows begin.
-        near = stop - FETCH_BYTES // (N * size)
-        after = STRIP_VECTORS * N * row + (max(_tiles_of(item, strip + 1, N)[0], first_tile) - near) * N * size
+        # Rows are far apart, which hardware does not foresee. Past their end, the next strip's begin, or the next item's.
+        near = max(begin, stop - FETCH_BYTES // (N * size))
+        if strip + 1 < end_strip:
+            after = STRIP_VECTORS * N * row + (max(_tiles_of(item, strip + 1, N)[0], first_tile) - near) * N * size
+        else:
+            after = later - address - strip * STRIP_VECTORS * N * row - near * N * size
         for tile in range(begin, stop):
             fetch = FETCH_BYTES if tile < near else after
             _advance(item, False, exact, model, strip, tile, tile - first, fetch, V, edges, bits)
@@ -99,7 +105,7 @@ def forward(item, frames_first, exact, model, first_strip, end_strip, first_tile
 @register_jitable
 def _tiles_of(item, strip, N):
     """The first of a strip's tiles in the grid, and the one after its last."""
-    _, S, T, _, ahead, _ = item
+    _, S, T, _, ahead, _, _ = item
     token = strip * STRIP_VECTORS * N
     return (token + ahead) // N, (min(T, T - S + token + STRIP_VECTORS * N) - 1 + ahead) // N + 1
 
@@ -120,7 +126,7 @@ def _leave(item, strip, end, V, edges):
 @njit(nogil=True, inline="always")  # called for each tile: 1.2 times as long
 def _advance(item, frames_first, exact, model, strip, tile, nth, fetch, V, edges, bits):
     """Walk a tile of the grid, the `nth` of its strip; what is `fetch` bytes after its rows is wanted soon."""
-    address, S, T, pitch, ahead, tiles = item
+    address, S, T, pitch, ahead, tiles, _ = item
     N = lanes(V)
     P = STRIP_VECTORS * N
     size, V_size = model.itemsize, V.itemsize
@@ -143,12 +149,12 @@ def _advance(item, frames_first, exact, model, strip, tile, nth, fetch, V, edges
         to_own = k * N * size * (1 if frames_first else pitch)
         if frames_first:
             _border_turned(
-                model, cells + to_own, pitch * size, V_here + k * N * V_size, edges_here, bits_here + 2 * k, 0,
+                model, cells + to_own, pitch * size, V_here + k * N * V_size, edges_here, bits_here + 2 * k, fetch,
                 enter, leave, S - own, T - frame,
             )  # fmt: skip
         else:
             _border(
-                model, cells + to_own, pitch * size, V_here + k * N * V_size, edges_here, bits_here + 2 * k, 0,
+                model, cells + to_own, pitch * size, V_here + k * N * V_size, edges_here, bits_here + 2 * k, fetch,
                 enter, leave, S - own, T - frame,
             )  # fmt: skip
 
@@ -161,7 +167,7 @@ def backward(item, frames_first, model, bits, durations, scores):
         durations: [S], filled.
         scores: accumulators [T], filled with the path's scores.
     """
-    address, S, T, pitch, ahead, tiles = item
+    address, S, T, pitch, ahead, tiles, _ = item
     N = lanes(scores)
     P = STRIP_VECTORS * N
     along = (pitch if frames_first else 1) * model.itemsize
@@ -197,7 +203,7 @@ def write_path(durations, path):
 @njit(nogil=True)
 def visited_not_finite(item, frames_first, model):
     """Whether NaN or +inf stands in a cell that a legal path can visit."""
-    address, S, T, pitch, _, _ = item
+    address, S, T, pitch, _, _, _ = item
     for row in range(T if frames_first else S):
         if frames_first:
             start, stop = max(0, S - T + row), min(S, row + 1)

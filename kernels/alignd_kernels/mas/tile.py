@@ -151,9 +151,9 @@ class _TileCode:
         found = []
         for i in range(self.N):
             address = self.plus(cells, self.times(pitch, i))
+            self.prefetch(self.plus(address, fetch))
             if mask is None:
                 stored = self.load(address, self.stored, self.stored_bytes)
-                self.prefetch(self.plus(address, fetch))
                 found.append(_widened(self.builder, stored, self.scores))
             else:
                 found.append(mask.row(address, i, turned))
