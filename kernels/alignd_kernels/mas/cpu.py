@@ -20,7 +20,6 @@ from alignd_kernels.mas.lattice import (
     strip_count,
     strip_tiles,
     visited_not_finite,
-    write_path,
 )
 from alignd_kernels.mas.tile import STRIP_VECTORS
 from alignd_kernels.numba_helpers import addresses_of, lane_count, lanes, model_of, take_next
@@ -117,7 +116,7 @@ def warm_up(dtypes: Iterable[DType] = tuple(DType)) -> None:
 
 
 def _cursor(first: int, items: int) -> Int64Array:
-    """What threads take chunks of so many items off: the number that are taken, and what is needed to tell the items."""
+    """What threads take chunks of so many items off: the chunks that are taken, and what tells the items in one."""
     return np.array([0, first, items])
 
 
@@ -252,11 +251,10 @@ def _align_range(
                 statuses[b] = NO_FINITE_PATH
                 continue
             own = durations[starts[b] : starts[b] + S]
-            backward(item, frames_first, model, bits, own, path_scores[:T])
+            path = paths[items[6, b] : items[6, b] + T] if len(paths) else paths
+            backward(item, frames_first, model, bits, own, path, path_scores[:T])
             total = 0.0
             for t in range(T):  # in frame order
                 total += np.float64(path_scores[t])
-            if len(paths):
-                write_path(own, paths[items[6, b] : items[6, b] + T])
             scores[b] = V.dtype.type(total)  # one rounding, to the accumulator's type
             statuses[b] = OK

@@ -88,7 +88,7 @@ def forward(item, frames_first, exact, model, first_strip, end_strip, first_tile
     for strip in range(first_strip, end_strip):
         first, end = _tiles_of(item, strip, N)
         begin, stop = max(first, first_tile), min(end, end_tile)
-        # Rows are far apart, which hardware does not foresee. Past their end, the next strip's begin, or the next item's.
+        # Rows are far apart, which hardware does not foresee. After them come the next strip's, or the next item's.
         near = max(begin, stop - FETCH_BYTES // (N * size))
         if strip + 1 < end_strip:
             after = STRIP_VECTORS * N * row + (max(_tiles_of(item, strip + 1, N)[0], first_tile) - near) * N * size
@@ -160,11 +160,12 @@ def _advance(item, frames_first, exact, model, strip, tile, nth, fetch, V, edges
 
 
 @njit(nogil=True)
-def backward(item, frames_first, model, bits, durations, scores):
+def backward(item, frames_first, model, bits, durations, path, scores):
     """Follow the back-pointers from the last cell to the first, token by token.
 
     Args:
         durations: [S], filled.
+        path: [T], filled with the token of each frame; or [0].
         scores: accumulators [T], filled with the path's scores.
     """
     address, S, T, pitch, ahead, tiles, _ = item
@@ -172,32 +173,23 @@ def backward(item, frames_first, model, bits, durations, scores):
     P = STRIP_VECTORS * N
     along = (pitch if frames_first else 1) * model.itemsize
     across = (1 if frames_first else pitch) * model.itemsize
-    stop = T  # of token s, exclusive
+    t = T - 1
     for s in range(S - 1, -1, -1):
         # A strip's words follow each other frame by frame, so that only a token's first look-up has to be worked out.
         strip = s // P
         before = STRIP_VECTORS * N * (strip * tiles - (strip * P + ahead) // N) + s % P // N
         lane = s % N
-        t = stop - 1
-        while t > 0 and s > 0 and not (bits[before + STRIP_VECTORS * (t + ahead)] >> lane) & 1:
+        row = address + s * across
+        last = t
+        moved = False
+        while t >= 0 and not moved:
+            # Score and token are written here, frame by frame: loops of their own end at the unforeseen again.
+            scores[t] = widen(array_at(row + t * along, 1, model)[0])
+            if len(path):
+                path[t] = s
+            moved = s > 0 and (bits[before + STRIP_VECTORS * (t + ahead)] >> lane) & 1 != 0
             t -= 1
-        if s == 0:
-            t = 0
-        durations[s] = stop - t
-        cell = address + s * across
-        for at in range(t, stop):
-            scores[at] = widen(array_at(cell + at * along, 1, model)[0])
-        stop = t
-
-
-@njit(nogil=True)
-def write_path(durations, path):
-    """The token of each frame."""
-    t = 0
-    for s in range(len(durations)):
-        for _ in range(durations[s]):
-            path[t] = s
-            t += 1
+        durations[s] = last - t
 
 
 @njit(nogil=True)
