@@ -201,8 +201,8 @@ def test_a_transposed_padded_batch_is_read_where_it_lies(dtype: type) -> None:
 def test_scratch_is_what_is_stated(
     frames: int, labels: int, vocabulary: int, dtype: DType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one = item(np.random.default_rng(9), normal, labels, frames - 2 * labels, vocabulary)
-    batch = ctc_batch([one], dtype)
+    targets = np.arange(labels, dtype=np.int32) % 30 + 1
+    batch = ctc_batch([(normal(np.random.default_rng(9), (frames, vocabulary)), targets, 0, 0.0)], dtype)
     taken, plain = [0], np.empty
 
     def empty(shape: object, dtype: object = float) -> np.ndarray:
@@ -212,9 +212,10 @@ def test_scratch_is_what_is_stated(
 
     monkeypatch.setattr(np, "empty", empty)
     assert cpu.align(batch).statuses.tolist() == [ak.Status.OK]
-    per_item = 8 * cpu.ITEM_FIELDS + 4  # what stands in the batch's own lists
+    results = 8 * frames + 4 * labels + 8 + 4
+    others = 8 * cpu.ITEM_FIELDS + results
     stated = int(cpu.scratch_bytes(batch)[0])
-    assert stated / 1.2 <= taken[0] - per_item <= stated
+    assert stated / 1.2 <= taken[0] - others <= stated
 
 
 GUARDED = """

@@ -13,7 +13,7 @@ from alignd_kernels.compile_cache import kernel
 from alignd_kernels.ctc import dense
 from alignd_kernels.ctc.batch import CtcBatch, CtcResult
 from alignd_kernels.ctc.emissions import Item, room_of, way
-from alignd_kernels.ctc.item import OK, finish, forward_segments, place_segments, places
+from alignd_kernels.ctc.item import OK, failed, finish, forward_segments, place_segments, places
 from alignd_kernels.ctc.lattice import begin, place_blocks
 from alignd_kernels.ctc.plan import (
     KEPT_BYTES,
@@ -63,6 +63,8 @@ EVERYTHING: Final = (0, 2**62, 0, 2**62)
 # Columns of tiles in a block of a lattice that is shared: enough work for a thread, few enough to stay in its cache.
 LEAST_WIDTH: Final = 32
 MOST_WIDTH: Final = 256
+
+CACHE_LINE: Final = 64
 
 
 def align(batch: CtcBatch, pool: WorkerPool | None = None) -> CtcResult:
@@ -128,9 +130,9 @@ class _Launch:
         totals = np.zeros(2, np.int64)
         _plan(self._items, self._targets, kept_bytes, self._sizes, self.statuses, totals)
         frames, labels = totals.tolist()
-        self.paths, self.frame_scores = np.zeros(frames, np.int32), np.zeros(frames, np.float32)
-        self.durations = np.zeros(labels, np.int32)
-        self.scores = np.full(B, np.nan)
+        self.paths, self.frame_scores = np.empty(frames, np.int32), np.empty(frames, np.float32)
+        self.durations = np.empty(labels, np.int32)
+        self.scores = np.empty(B)
 
     def choose_shared(self, shared_tiles: int, threads: int) -> None:
         """Threads that have items of their own wait for nothing: only an item that leaves others idle is shared."""
@@ -168,7 +170,11 @@ class _Launch:
         return numbers, self._empty(sizes[SCORES]), steps, self._empty(sizes[SAVED])
 
     def _empty(self, size: int) -> npt.NDArray[np.floating]:
-        return np.empty(size, self._accumulator)
+        """Scratch from the start of a cache line on: vectors that lie in two of them would be twice the work."""
+        itemsize = np.dtype(self._accumulator).itemsize
+        room = np.empty(size + CACHE_LINE // itemsize, self._accumulator)
+        start = -room.ctypes.data % CACHE_LINE // itemsize
+        return room[start : start + size]
 
     def _work(
         self,
@@ -213,9 +219,13 @@ def _align_range(
         b = take_next(cursor)
         if b >= stop:
             break
-        if statuses[b] != OK or (shared[b] and parts == ALL):
+        if shared[b] and parts == ALL:
             continue
         address, T, V, pitch, first, L, blank, first_frame, first_label, spare, segment = items[:, b]
+        own, own_labels = slice(first_frame, first_frame + max(T, 0)), slice(first_label, first_label + max(L, 0))
+        if statuses[b] != OK:
+            totals[b] = failed(paths[own], durations[own_labels], frame_scores[own])
+            continue
         targets = all_targets[first : first + L]
         states, blocks, kept_at, cone_room, counts = places(T, L, segment, numbers, scores)
         if parts & BEGIN:
@@ -232,9 +242,10 @@ def _align_range(
             if bad:  # never taken back: threads that share an item may all say so
                 flags[SUSPECT, b] = True
         if parts & FINISH:
-            own = slice(first_frame, first_frame + T)
             statuses[b], total = finish(
                 values, item, targets, states, blocks, segment, kept_at, cone_room, counts, flags[SUSPECT, b],
-                room, steps, saved, paths[own], durations[first_label : first_label + L], frame_scores[own],
+                room, steps, saved, paths[own], durations[own_labels], frame_scores[own],
             )  # fmt: skip
+            if statuses[b] != OK:
+                total = failed(paths[own], durations[own_labels], frame_scores[own])
             totals[b] = room.x.dtype.type(total)  # one rounding, to the accumulator's type

@@ -9,7 +9,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from alignd_kernels.ctc.tile import FRAMES
-from alignd_kernels.ctc.vectors import PAIRS, Vectors, permutes
+from alignd_kernels.ctc.vectors import COLUMNS, PAIRS, Vectors, indices, permutes
 
 
 @intrinsic
@@ -31,17 +31,46 @@ def look_up(typing_context: Any, table: Any, columns: Any, pair: Any, frames: An
 
 
 @intrinsic
-def fetch(typing_context: Any, values: Any, index: Any) -> Any:
-    """Bring a cache line near: rows that are far apart, as in [T, B, V], no hardware foresees. An address beyond the
-    array does no harm."""
-    signature = types.void(values, types.int64)
+def take_rows(typing_context: Any, values: Any, start: Any, pitch: Any, V: Any, frames: Any, table: Any) -> Any:
+    """Widen rows of V ≤ `COLUMNS` elements: table[COLUMNS · f + v] = values[start + pitch · f + v], 0 behind them.
+
+    Those of the next block are fetched: rows that are far apart, as in [T, B, V], no hardware foresees.
+    """
+    number = types.int64
+    signature = types.void(values, number, number, number, number, table)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        byte, flag = ir.IntType(8).as_pointer(), ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [byte, flag, flag, flag])
-        prefetch = builder.module.declare_intrinsic("llvm.prefetch", [byte], kind)
-        address = Vectors(context, builder, signature, args).address(0, args[1], ir.IntType(8))
-        builder.call(prefetch, [address, *(ir.Constant(flag, number) for number in (0, 3, 1))])  # to read, keep, data
+        v = Vectors(context, builder, signature, args)
+        _, start, pitch, V, frames, _ = args
+        inside = builder.icmp_signed("<", indices(range(COLUMNS)), v.splat(builder.trunc(V, ir.IntType(32)), COLUMNS))
+        with cgutils.for_range(builder, frames) as loop:
+            row = builder.add(start, builder.mul(loop.index, pitch))
+            stored = v.load_where(0, row, inside)
+            ahead = builder.add(row, v.times(pitch, FRAMES))
+            v.fetch(0, ahead, 1)
+            v.fetch(0, v.plus(ahead, COLUMNS // 2), 1)
+            v.store(5, v.times(loop.index, COLUMNS), v.widened(stored, signature.args[0].dtype))
+        return context.get_dummy_value()
+
+    def without(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return context.get_dummy_value()  # never called: see `looks_up`
+
+    return signature, generate if permutes(table) else without
+
+
+@intrinsic
+def spread(typing_context: Any, values: Any, start: Any, pitch: Any, frames: Any, x: Any) -> Any:
+    """One column, widened, for every pair: x[PAIRS · f + i] = values[start + pitch · f]."""
+    number = types.int64
+    signature = types.void(values, number, number, number, x)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        v = Vectors(context, builder, signature, args)
+        _, start, pitch, frames, _ = args
+        with cgutils.for_range(builder, frames) as loop:
+            one = v.load(0, builder.add(start, builder.mul(loop.index, pitch)), 1)
+            every = builder.shuffle_vector(one, one, indices([0] * PAIRS))
+            v.store(4, v.times(loop.index, PAIRS), v.widened(every, signature.args[0].dtype))
         return context.get_dummy_value()
 
     return signature, generate
@@ -51,7 +80,8 @@ def fetch(typing_context: Any, values: Any, index: Any) -> Any:
 def turn_columns(typing_context: Any, values: Any, start: Any, pitch: Any, frames: Any, cache: Any, at: Any) -> Any:
     """Widen and transpose `FRAMES` columns: cache[at + FRAMES · c + f] = values[start + pitch · f + c].
 
-    Rows from `frames` on are not read; in the cache they repeat the last one.
+    Rows from `frames` on are not read; in the cache they repeat the last one. Those of the next block are fetched as
+    in `take_rows`, but not into the first-level cache, which they would fill.
     """
     number = types.int64
     signature = types.void(values, number, number, number, cache, number)
@@ -64,7 +94,9 @@ def turn_columns(typing_context: Any, values: Any, start: Any, pitch: Any, frame
         for f in range(FRAMES):
             frame = ir.Constant(ir.IntType(64), f)
             frame = builder.select(builder.icmp_signed("<", frame, last), frame, last)
-            stored = v.load(0, builder.add(start, builder.mul(frame, pitch)), FRAMES)
+            row = builder.add(start, builder.mul(frame, pitch))
+            stored = v.load(0, row, FRAMES)
+            v.fetch(0, builder.add(row, v.times(pitch, FRAMES)), 2)
             rows.append(v.widened(stored, signature.args[0].dtype))
         for c, column in enumerate(v.transposed(rows)):
             v.store(4, v.plus(at, FRAMES * c), column)

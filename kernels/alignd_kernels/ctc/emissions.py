@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from alignd_kernels.compile_cache import part
-from alignd_kernels.ctc.emission_tile import collect, fetch, look_up, turn_columns
+from alignd_kernels.ctc.emission_tile import collect, look_up, spread, take_rows, turn_columns
 from alignd_kernels.ctc.tile import FRAMES
 from alignd_kernels.ctc.vectors import COLUMNS, PAIRS, looks_up, out_of_line
 from alignd_kernels.numba_helpers import widen
@@ -20,8 +20,6 @@ TURN: Final = 1
 
 GATHER: Final = 2
 """A vocabulary much larger than the labels: only what these need is read, one by one."""
-
-CACHE_LINE: Final = 64
 
 MANY_COLUMNS: Final = 4
 """Columns for each label from which on most are not worth transposing."""
@@ -94,26 +92,29 @@ def star_value(row, blank, star_score):
 def read_block(values, item, t, frames, room):
     """Make frames t … t + frames − 1 ready for their tiles: the table, and the blanks' emissions."""
     out_of_line()
-    V, table = item.V, room.table
-    for f in range(frames):
-        row = values[(t + f) * item.pitch : (t + f) * item.pitch + V]
-        for i in range(PAIRS):
-            room.x_blank[f * PAIRS + i] = widen(row[item.blank])
-        if item.how == LOOK_UP:
-            for v in range(0, V, CACHE_LINE // values.itemsize):
-                fetch(values, (t + f + FRAMES) * item.pitch + v)
+    V, table, first = item.V, room.table, t * item.pitch
+    if item.how == LOOK_UP:
+        take_rows(values, first, item.pitch, V, frames, table)
+    elif item.how == TURN and V < FRAMES:
+        for f in range(frames):
             for v in range(V):
-                table[f * COLUMNS + v] = widen(row[v])
-        elif item.how == TURN and V < FRAMES:
-            for v in range(V):
-                table[v * FRAMES + f] = widen(row[v])
-        if item.starred:
+                table[v * FRAMES + f] = widen(values[first + f * item.pitch + v])
+    elif item.how == TURN:
+        # Groups of columns begin where cache lines do, in all rows if these are whole lines apart: where they are 4 KB
+        # apart, all lie in one set of the first-level cache, too small to hold lines until they are asked for again.
+        skew = (values.ctypes.data // values.itemsize + first) % FRAMES
+        for start in range(0, V + skew, FRAMES):
+            column = min(max(start - skew, 0), V - FRAMES)
+            turn_columns(values, first + column, item.pitch, frames, table, column * FRAMES)
+    if item.how == LOOK_UP:
+        spread(table, item.blank, COLUMNS, frames, room.x_blank)
+    else:
+        spread(values, first + item.blank, item.pitch, frames, room.x_blank)
+    if item.starred:
+        for f in range(frames):
+            row = values[first + f * item.pitch : first + f * item.pitch + V]
             at = f * COLUMNS + V if item.how == LOOK_UP else V * FRAMES + f if item.how == TURN else f
             table[at] = star_value(row, item.blank, item.star_score)
-    if item.how == TURN and V >= FRAMES:
-        for start in range(0, V, FRAMES):
-            first = min(start, V - FRAMES)
-            turn_columns(values, t * item.pitch + first, item.pitch, frames, table, first * FRAMES)
 
 
 @part(inline=True)

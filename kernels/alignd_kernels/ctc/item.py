@@ -123,14 +123,30 @@ def _back_through_segments(
 def _score(values, item, targets, path, frame_scores):
     """Log-prob of each frame; the path's own sum in frame order, in float64."""
     total = 0.0
+    last_label = np.int64(len(targets) - 1)
     for t in range(len(path)):
-        row = values[t * item.pitch : t * item.pitch + item.V]
-        state = path[t]
-        y = np.int64(targets[state >> 1]) if state & 1 else item.blank
-        x = star_value(row, item.blank, item.star_score) if y == STAR else np.float64(widen(row[y]))
+        at = t * item.pitch
+        state = np.int64(path[t])
+        # Read in any case: which states are labels cannot be foreseen.
+        label = np.int64(targets[np.uint64(min(state >> 1, last_label))])
+        y = label if state & 1 else item.blank
+        if y == STAR:
+            x = star_value(values[at : at + item.V], item.blank, item.star_score)
+        else:
+            x = np.float64(widen(values[np.uint64(at + y)]))
         frame_scores[t] = x
         total += x
     return total
+
+
+@part
+def failed(path, durations, frame_scores):
+    """The result of an item that has no path; its score."""
+    out_of_line()
+    path[:] = 0
+    durations[:] = 0
+    frame_scores[:] = 0
+    return np.nan
 
 
 @part(inline=True)
@@ -146,6 +162,7 @@ def finish(
     if not np.isfinite(final_label if on_label else final_blank):
         return NO_FINITE_PATH, np.nan
     i = item.L - 1 if on_label else item.L
+    durations[:] = 0
     if segment == 0:
         backward(blocks, states.columns, item.T, i, np.int64(on_label), steps, path, durations)
     else:

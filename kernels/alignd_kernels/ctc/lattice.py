@@ -17,6 +17,7 @@ from alignd_kernels.ctc.tile import FRAMES, WORDS, advance, advance_kept, advanc
 from alignd_kernels.ctc.vectors import LANES, PAIRS, out_of_line
 
 TILE_WORDS: Final = FRAMES * WORDS
+PAIRS_BITS: Final = PAIRS.bit_length() - 1
 
 
 class States(NamedTuple):
@@ -148,23 +149,24 @@ def backward(blocks, columns, stop, i, on_label, steps, path, durations):
     """Follow the back-pointers from frame stop − 1, in the state (i, on_label), through `blocks`.
 
     Returns:
-        the state in the frame before the first block, if there is one.
+        the state in the frame before the first block; of no meaning where there is none.
     """
     out_of_line()
-    for t in range(stop - 1, blocks.first * FRAMES - 1, -1):
-        path[t] = 2 * i + on_label
-        durations[min(i, len(durations) - 1)] += on_label
-        if t == 0:
-            break
-        b = t // FRAMES - blocks.first
-        tile = blocks.tiles[b] + i // PAIRS - blocks.low[b]
-        word = tile * TILE_WORDS + (t % FRAMES) * WORDS
-        bit = np.uint32(i % PAIRS)
-        from_label = np.int64((steps[word] >> bit) & np.uint32(1))
-        by_one = np.int64((steps[word + 1] >> bit) & np.uint32(1))
-        by_two = np.int64((steps[word + 2] >> bit) & np.uint32(1)) & (columns[i + 1] != columns[i])
-        # Without branches: whether a path moves cannot be foreseen.
-        stays = (1 - by_one) | by_two
-        i -= on_label * by_two + (1 - on_label) * from_label
-        on_label = on_label * stays + (1 - on_label) * from_label
+    last_label = len(durations) - 1
+    # Unsigned indices, which Numba need not test for being negative: what a frame costs is a chain of look-ups.
+    for b in range((stop - 1) // FRAMES, blocks.first - 1, -1):
+        first_tile = blocks.tiles[b - blocks.first] - np.int64(blocks.low[b - blocks.first])
+        for f in range(min(stop - b * FRAMES, FRAMES) - 1, -1, -1):
+            path[np.uint64(b * FRAMES + f)] = 2 * i + on_label
+            durations[np.uint64(min(i, last_label))] += on_label
+            word = np.uint64((first_tile + (i >> PAIRS_BITS)) * TILE_WORDS + f * WORDS)
+            bit = np.uint32(i & (PAIRS - 1))
+            from_label = np.int64((steps[word] >> bit) & np.uint32(1))
+            by_one = np.int64((steps[word + np.uint64(1)] >> bit) & np.uint32(1))
+            by_two = np.int64((steps[word + np.uint64(2)] >> bit) & np.uint32(1))
+            by_two &= columns[np.uint64(i + 1)] != columns[np.uint64(i)]
+            # Without branches: whether a path moves cannot be foreseen.
+            stays = (1 ^ by_one) | by_two
+            i -= (on_label & by_two) | ((1 ^ on_label) & from_label)
+            on_label = (on_label & stays) | ((1 ^ on_label) & from_label)
     return i, on_label

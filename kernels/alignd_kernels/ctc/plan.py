@@ -26,6 +26,9 @@ SHARED_TILES: Final = 20_000
 ROWS: Final = 16
 """Blocks that a thread does at a time of a lattice that is shared, and that a segment is a multiple of."""
 
+ALIGNMENT_BYTES: Final = 256
+"""Four arrays of accumulators begin at a cache line each."""
+
 # What `sizes` are there, for each item: int32 for the places of states, blocks and segments; accumulators for one
 # frame's scores; uint32 of back-pointers; accumulators for the scores at the starts of segments, and for a block's
 # emissions; tiles of the lattice; blocks of a segment, 0 where all back-pointers are kept.
@@ -93,9 +96,9 @@ def scratch_bytes(batch: CtcBatch) -> Int64Array:
 
     With tiles of P = 32 pairs and F = 16 frames, C = ⌊L/P⌋ + 1 columns of them, and A bytes of an accumulator:
     8 (CP + 1) + 12 ⌈T/F⌉ + 4 min(V, L) + 2ACP for the lattice's places and scores; 4APF + AF max(32, V + 1) for a block
-    of emissions (V counts up to 4 (L + P) columns); 192 a tile for the back-pointers, with at most
-    C (⌊(T − L + P + F − 2)/F⌋ + 1) tiles. Where these would take more than `KEPT_BYTES`, instead of them, with segments
-    of G = 16 ⌊(2L (T − L + P))^⅓ / 16F⌋ + 16 blocks:
+    of emissions (V counts up to 4 (L + P) columns); 256 to begin at cache lines; 192 a tile for the back-pointers, with
+    at most C (⌊(T − L + P + F − 2)/F⌋ + 1) tiles. Where these would take more than `KEPT_BYTES`, instead of them, with
+    segments of G = 16 ⌊(2L (T − L + P))^⅓ / 16F⌋ + 16 blocks:
     192 G (⌊GF/2P⌋ + 4) + 2APC (⌊(T − L + P + 2F)/GF⌋ + 1) + 4 ⌈T/GF⌉ + 12 G.
     Items of `SHARED_TILES` or more take AT besides.
     """
@@ -107,4 +110,4 @@ def scratch_bytes(batch: CtcBatch) -> Int64Array:
     carry = np.where(sizes[TILES] >= SHARED_TILES, T, 0)
     floats = sizes[SCORES] + sizes[SAVED] + sizes[TABLE] + carry + room
     whole = 4 * (sizes[NUMBERS] + sizes[STEPS]) + np.dtype(batch.dtype.accumulator).itemsize * floats
-    return np.asarray(whole, np.int64)
+    return np.asarray(whole + np.where(sizes[TILES] > 0, ALIGNMENT_BYTES, 0), np.int64)

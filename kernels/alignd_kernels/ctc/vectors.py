@@ -72,6 +72,24 @@ class Vectors:
         loaded.align = self._kinds[which].dtype.bitwidth // 8
         return loaded
 
+    def load_where(self, which: int, index: Any, wanted: Any) -> Any:
+        """Elements from `index` on where the mask `wanted` says so, of which nothing else is read; 0 elsewhere."""
+        address = self.address(which, index, self.kind(which, wanted.type.count))
+        loaded, align = address.type.pointee, self._kinds[which].dtype.bitwidth // 8
+        kind = ir.FunctionType(loaded, [address.type, ir.IntType(32), wanted.type, loaded])
+        name = f"llvm.masked.load.v{loaded.count}{loaded.element.intrinsic_name}.p0"
+        masked = cgutils.get_or_insert_function(self._builder.module, kind, name)
+        nothing = ir.Constant(loaded, None)
+        return self._builder.call(masked, [address, ir.Constant(ir.IntType(32), align), wanted, nothing])
+
+    def fetch(self, which: int, index: Any, level: int) -> None:
+        """Bring a cache line into the cache of this level, 1 or 2. An address beyond the array does no harm."""
+        byte, flag = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [byte, flag, flag, flag])
+        prefetch = self._builder.module.declare_intrinsic("llvm.prefetch", [byte], kind)
+        options = [ir.Constant(flag, number) for number in (0, 4 - level, 1)]  # to read, how near, data
+        self._builder.call(prefetch, [self.address(which, index, ir.IntType(8)), *options])
+
     def store(self, which: int, index: Any, value: Any) -> None:
         stored = self._builder.store(value, self.address(which, index, value.type))
         stored.align = self._kinds[which].dtype.bitwidth // 8
