@@ -3,6 +3,7 @@
 A tensor can only be an argument where its caller has imported torch, so looking into `sys.modules` finds it.
 """
 
+import itertools
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -192,8 +193,8 @@ def wrapped(arrays: list[NumpyArray], kinds: Kind | list[Kind]) -> list[Any]:
 def owned_parts(array: NumpyArray, lengths: Int64Array) -> list[NumpyArray]:
     """`array`, which holds items end to end, as one array for each: in memory of its own, so that a result that is kept
     does not keep the others of its reply."""
-    ends = np.cumsum(lengths).tolist()
-    return [array[start:end].copy() for start, end in zip([0, *ends], ends)]
+    ends = list(itertools.accumulate(lengths.tolist(), initial=0))
+    return [array[start:end].copy() for start, end in itertools.pairwise(ends)]
 
 
 def integers(value: Any, name: str, axes: str) -> NumpyArray:

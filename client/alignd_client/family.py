@@ -118,6 +118,8 @@ class Answers(Generic[ResultT]):
 
 
 def failed_places(statuses: Sequence[ItemStatus]) -> list[int]:
+    if statuses.count(OK) == len(statuses):  # nearly always, and by far sooner known
+        return []
     return [place for place, status in enumerate(statuses) if status is not OK and not status.ok]
 
 

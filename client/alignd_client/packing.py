@@ -21,10 +21,10 @@ MOST_CELLS: Final = 4 << 20
 MOST_ITEMS: Final = 512
 
 LOCAL_BYTES: Final = 128 << 20
-LOCAL_CELLS: Final = 32 << 20
+LOCAL_CELLS: Final = 128 << 20
 LOCAL_ITEMS: Final = 512
-"""In process: some milliseconds of work. In smaller ones what costs as much per request as some items do (a hand-over
-between threads, an idle one at the end) is felt."""
+"""In process: some milliseconds of work, and no more cells than an engine does at a time. In smaller requests what
+costs as much each as some items do (a hand-over between threads, an idle one at the end) is felt."""
 
 ITEM_OVERHEAD: Final = 64
 """More bytes than an item's lengths and the like take in a message beside its payload."""

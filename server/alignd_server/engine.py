@@ -24,8 +24,8 @@ from alignd_server.worker import Worker
 
 log = structlog.get_logger("alignd.engine")
 
-ASSISTED_CELLS: Final = 1 << 25
-"""Some milliseconds of work: what a caller's thread does itself cannot be interrupted."""
+ASSISTED_CELLS: Final = 1 << 27
+"""At most some 20 milliseconds of work: what a caller's thread does itself cannot be interrupted."""
 
 
 @dataclass(frozen=True, slots=True)

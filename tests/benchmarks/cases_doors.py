@@ -67,6 +67,7 @@ def ctc_doors(shape: CtcShape, stack: ExitStack, sets: list[CtcInputs]) -> list[
 def cases() -> Iterator[Case]:
     for name, title, B, T, S in (
         ("mas-32x800", "MAS, 32 × T=800, S=160", 32, 800, 160),
+        ("mas-256x800", "MAS, 256 × T=800, S=160, as one array", 256, 800, 160),
         ("mas-2000x100", "MAS, 2,000 × T=100, S=20", 2000, 100, 20),
     ):
         shape = uniform(B, T, S)

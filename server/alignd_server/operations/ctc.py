@@ -44,7 +44,8 @@ class CtcOperation:
         return nbytes_of(request.log_probs) + request.targets.nbytes
 
     def cost(self, request: CtcRequest, device: Device) -> Cost:
-        cells = request.frames * (2 * request.target_lengths + 1)
+        frames, labels = request.frames, request.target_lengths
+        cells = 2 * int(frames @ labels) + int(frames.sum())
         scratch = backends.backend("ctc", device).scratch_bytes(_batch([request]))
         return cost_of(cells, scratch, self.payload_bytes(request))
 

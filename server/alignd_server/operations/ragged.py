@@ -52,9 +52,10 @@ def shares(requests: Sequence[Request], size: Callable[[Request], int]) -> list[
     return [slice(start, end) for start, end in itertools.pairwise([0, *ends])]
 
 
-def cost_of(cells: Int64Array, scratch_bytes: Int64Array, nbytes: int) -> Cost:
-    """From the lattice cells and the scratch of each item."""
-    return Cost(len(cells), int(cells.sum()), nbytes, int(scratch_bytes.sum()), int(scratch_bytes.max()))
+def cost_of(cells: int, scratch_bytes: Int64Array, nbytes: int) -> Cost:
+    """From the lattice cells of all items and the scratch of each."""
+    scratch = scratch_bytes.tolist()
+    return Cost(len(scratch), cells, nbytes, sum(scratch), max(scratch))
 
 
 def item_statuses(
