@@ -15,7 +15,7 @@ import numpy as np
 from numba import njit
 from numba.extending import register_jitable
 
-from alignd_kernels.mas.tile import STRIP_VECTORS, advance_border, advance_inner
+from alignd_kernels.mas.tile import STRIP_VECTORS, advance_border, advance_inner, advance_last
 from alignd_kernels.numba_helpers import array_at, lanes, widen
 
 _inner, _inner_turned = advance_inner[False], advance_inner[True]
@@ -147,16 +147,13 @@ def _advance(item, frames_first, exact, model, strip, tile, nth, fetch, V, edges
             break
         enter, leave = own - frame, spare + own - frame
         to_own = k * N * size * (1 if frames_first else pitch)
-        if frames_first:
-            _border_turned(
-                model, cells + to_own, pitch * size, V_here + k * N * V_size, edges_here, bits_here + 2 * k, fetch,
-                enter, leave, S - own, T - frame,
-            )  # fmt: skip
+        own_cells, own_V, own_bits, row = cells + to_own, V_here + k * N * V_size, bits_here + 2 * k, pitch * size
+        if inside and not exact and not frames_first:
+            advance_last(model, own_cells, row, own_V, edges_here, own_bits, fetch, 0, 0, S - own, 0)
+        elif frames_first:
+            _border_turned(model, own_cells, row, own_V, edges_here, own_bits, fetch, enter, leave, S - own, T - frame)
         else:
-            _border(
-                model, cells + to_own, pitch * size, V_here + k * N * V_size, edges_here, bits_here + 2 * k, fetch,
-                enter, leave, S - own, T - frame,
-            )  # fmt: skip
+            _border(model, own_cells, row, own_V, edges_here, own_bits, fetch, enter, leave, S - own, T - frame)
 
 
 @njit(nogil=True)

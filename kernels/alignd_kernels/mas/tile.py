@@ -50,8 +50,8 @@ def _widened(builder: Any, rows: Any, scores: Any) -> Any:
     return builder.bitcast(builder.or_(whole, sign), floats)
 
 
-def _tile(vectors: int, masked: bool, frames_first: bool) -> Any:
-    """An intrinsic that walks N frames of `vectors` · N tokens. See `advance_inner`, `advance_border`."""
+def _tile(vectors: int, mask_of: Any, frames_first: bool) -> Any:
+    """An intrinsic that walks N frames of `vectors` · N tokens. See `advance_inner` and those below it."""
 
     @intrinsic
     def advance(
@@ -75,7 +75,7 @@ def _tile(vectors: int, masked: bool, frames_first: bool) -> Any:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             code = _TileCode(builder, context, model.dtype)
             _, cells, pitch, V, edges, bits, fetch, *bounds = args
-            mask = _Mask(code, *bounds) if masked else None
+            mask = mask_of(code, *bounds) if mask_of is not None else None
             frames = []
             for k in range(vectors):
                 if frames_first:
@@ -156,7 +156,7 @@ class _TileCode:
                 stored = self.load(address, self.stored, self.stored_bytes)
                 found.append(_widened(self.builder, stored, self.scores))
             else:
-                found.append(mask.row(address, i, turned))
+                found.append(mask.row(cells, pitch, i, turned))
         return found
 
     def transposed(self, rows: list[Any]) -> list[Any]:
@@ -190,7 +190,7 @@ class _TileCode:
                 left = self.shuffled(before if k == 0 else stay[k - 1], stay[k], shift)
                 moved = self.builder.fcmp_ordered(">", left, stay[k])
                 if mask is not None:
-                    moved = self.builder.and_(moved, mask.frame(j))
+                    moved = mask.real(moved, j)
                 packed = self.builder.zext(self.builder.bitcast(moved, ir.IntType(N)), ir.IntType(16))
                 self.store(packed, self.plus(bits, 2 * (STRIP_VECTORS * j + k)), 2)
                 moved_to.append(self.builder.fadd(self.builder.select(moved, left, stay[k]), frames[k][j]))
@@ -218,7 +218,7 @@ class _Mask:
             bound = builder.select(builder.icmp_signed(sign, bound, code.number(limit)), bound, code.number(limit))
         return builder.trunc(bound, ir.IntType(32))
 
-    def row(self, address: Any, i: int, turned: bool) -> Any:
+    def row(self, cells: Any, pitch: Any, i: int, turned: bool) -> Any:
         """Row i, of a token's frames, or `turned` of a frame's tokens. A cell that is out of reach, or beyond the
         tokens, is -inf, so that its V is -inf; one whose token is done with is 0, so that NaN and +inf stay visible in
         V until the strip is done. No other cell is read."""
@@ -240,13 +240,14 @@ class _Mask:
             )
             reached = compare(">=", self.lanes, code.splat(start))
             wanted = builder.and_(reached, compare("<=", self.lanes, code.splat(builder.add(here, self.leave))))
-        stored = self._masked_load(address, wanted)
+        stored = self._masked_load(code.plus(cells, code.times(pitch, i)), wanted)
         return builder.select(reached, _widened(builder, stored, code.scores), code.every(float("-inf")))
 
-    def frame(self, j: int) -> Any:
-        """Whether frame j is one, as flags."""
+    def real(self, moved: Any, j: int) -> Any:
+        """Which tokens moved at frame j, if it is one."""
         here = ir.Constant(ir.IntType(32), j)
-        return self.code.splat(self.code.builder.icmp_signed("<", here, self.frames_left))
+        builder = self.code.builder
+        return builder.and_(moved, self.code.splat(builder.icmp_signed("<", here, self.frames_left)))
 
     def _masked_load(self, address: Any, wanted: Any) -> Any:
         code = self.code
@@ -258,5 +259,21 @@ class _Mask:
         return code.builder.call(function, [pointer, ir.Constant(ir.IntType(32), code.stored_bytes), wanted, zeros])
 
 
-advance_inner = {turned: _tile(STRIP_VECTORS, masked=False, frames_first=turned) for turned in (False, True)}
-advance_border = {turned: _tile(1, masked=True, frames_first=turned) for turned in (False, True)}
+class _LastTokens(_Mask):
+    """Of a tile of tokens' rows within the frames: rows that there are not repeat the last one, which nothing sees."""
+
+    def row(self, cells: Any, pitch: Any, i: int, turned: bool) -> Any:
+        assert not turned
+        builder, code = self.code.builder, self.code
+        last = builder.sub(builder.sext(self.tokens_left, ir.IntType(64)), code.number(1))
+        own = builder.select(builder.icmp_signed("<", code.number(i), last), code.number(i), last)
+        stored = code.load(code.plus(cells, builder.mul(pitch, own)), code.stored, code.stored_bytes)
+        return _widened(builder, stored, code.scores)
+
+    def real(self, moved: Any, j: int) -> Any:
+        return moved
+
+
+advance_inner = {turned: _tile(STRIP_VECTORS, None, frames_first=turned) for turned in (False, True)}
+advance_last = _tile(1, _LastTokens, frames_first=False)
+advance_border = {turned: _tile(1, _Mask, frames_first=turned) for turned in (False, True)}
