@@ -65,6 +65,11 @@ def cache_folder() -> Path:
     return Path(tempfile.mkdtemp(prefix="alignd-"))
 
 
+def is_empty() -> bool:
+    """Whether no kernel of these sources has been compiled yet for later processes."""
+    return next(cache_folder().glob("*.nbi"), None) is None
+
+
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """One writer at a time: Numba numbers its files by what the index holds, and two processes that read the same index

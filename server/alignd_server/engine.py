@@ -282,10 +282,11 @@ def create_engine(
     from alignd_server.audio import HamaModel, MissingExtraError, missing_packages
     from alignd_server.operations import CtcOperation, MasOperation
     from alignd_server.operations.audio import AudioPipeline
+    from alignd_server.warm_up import warm_up
 
     devices = find_devices(device, threads, memory_bytes)
     operations: list[AnyOperation] = [MasOperation(), CtcOperation()]
-    _warm_up(operations, devices)
+    warm_up(operations, devices)
     engine = Engine(devices, operations, limits, metrics, on_lost)
     engine.metrics.sample(lambda: engine.admission.nbytes, compile_seconds)
     missing = missing_packages()
@@ -294,17 +295,3 @@ def create_engine(
     if audio or (audio is None and not missing):
         engine.add_pipeline(AudioPipeline(engine, [HamaModel()], threads))
     return engine
-
-
-def _warm_up(operations: Sequence[AnyOperation], devices: Sequence[Device]) -> None:
-    """Compile or load every kernel in use, and see that it answers."""
-    for operation in operations:
-        for device in devices:
-            for data_type in wire.DataType:
-                example = operation.example(data_type)
-                operation.cost(example, device)
-                (reply,) = operation.run([example], device, alone=True).replies
-                if not reply.statuses[0].ok:
-                    raise RuntimeError(
-                        f"{operation.name} fails on {device.id} ({data_type.value}): {reply.statuses[0]}"
-                    )

@@ -1,14 +1,22 @@
 """Nothing compiles on the path of a request: a server that serves has all of its kernels."""
 
+import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from alignd import wire
+from alignd_server import warm_up
 from support.raw import ask
 from support.server_process import ServerProcess
+
+ANNOUNCED = "compiling the kernels for this machine, once"
 
 
 def seconds(server: ServerProcess) -> float:
@@ -52,6 +60,7 @@ def test_no_request_waits_for_a_compiler(tmp_path: Path) -> None:
     with ServerProcess(*flags, environment={"ALIGND_CACHE_DIR": str(tmp_path)}) as server:
         before = seconds(server)
         assert before > 0
+        assert ANNOUNCED in server.log
         for data_type in wire.DataType:
             for mas in mas_requests(data_type):
                 assert len(ask(server.target, wire.MAXIMUM_PATH, mas).statuses) == len(mas)
@@ -60,3 +69,40 @@ def test_no_request_waits_for_a_compiler(tmp_path: Path) -> None:
         assert seconds(server) == before
     with ServerProcess(*flags, environment={"ALIGND_CACHE_DIR": str(tmp_path)}) as again:
         assert seconds(again) == 0  # loaded
+        assert ANNOUNCED not in again.log
+
+
+def test_what_another_process_compiles_is_loaded(tmp_path: Path) -> None:
+    program = (
+        "from alignd_server.warm_up import compile_only; compile_only(['float64']);"
+        "from alignd_kernels import compile_seconds; print(compile_seconds())"
+    )
+    environment = {**os.environ, "ALIGND_CACHE_DIR": str(tmp_path)}
+    found = [
+        float(subprocess.run([sys.executable, "-c", program], env=environment, check=True, capture_output=True).stdout)
+        for _ in range(2)
+    ]
+    assert found[0] > 0 == found[1]
+
+
+@pytest.mark.parametrize("executable", ["", "/nowhere/python", shutil.which("false")])
+def test_other_processes_that_do_not_come_or_fail(executable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What they leave undone is compiled here."""
+    monkeypatch.setattr(sys, "executable", executable)
+    with warm_up._compiling([[wire.DataType.FLOAT32]]):
+        pass
+
+
+def test_no_process_outlives_a_start_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(warm_up, "PROGRAM", "import time; time.sleep(60)")
+    before: list[psutil.Process] = []
+
+    def start() -> None:
+        with warm_up._compiling([[wire.DataType.FLOAT32]] * 2):
+            before.extend(child for child in psutil.Process().children() if "import time" in " ".join(child.cmdline()))
+            raise RuntimeError("fails")
+
+    with pytest.raises(RuntimeError, match="fails"):
+        start()
+    assert len(before) == 2
+    assert not any(child.is_running() for child in before)
