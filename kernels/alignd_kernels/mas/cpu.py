@@ -22,7 +22,7 @@ from alignd_kernels.mas.lattice import (
     visited_not_finite,
 )
 from alignd_kernels.mas.tile import STRIP_VECTORS
-from alignd_kernels.numba_helpers import addresses_of, lane_count, lanes, model_of, take_next
+from alignd_kernels.numba_helpers import addresses_of, kernel_values, lane_count, lanes, model_of, take_next
 from alignd_kernels.ragged import Int64Array
 from alignd_kernels.status import Status
 from alignd_kernels.threads import WorkerPool
@@ -124,17 +124,22 @@ class _Launch:
     """The arrays of one batch: what the kernel is told, and what it answers."""
 
     def __init__(self, batch: MasBatch, paths: bool) -> None:
-        self._kept, addresses = addresses_of(batch.values, batch.dtype, batch.sources, batch.offsets)
         self._model = model_of(batch.dtype)
+        if isinstance(batch.values, tuple):
+            self._kept, addresses = addresses_of(batch.values, batch.dtype, batch.sources, batch.offsets)
+            values, offsets = self._model, addresses // batch.dtype.storage.itemsize
+        else:
+            self._kept = values = kernel_values(batch.values, batch.dtype)
+            offsets = batch.offsets
         self._dtype = batch.dtype
         self._frames_first = batch.frames_first
         self._items = np.empty((ITEM_FIELDS, len(batch)), np.int64)
-        for field, values in enumerate((addresses, batch.tokens, batch.frames, batch.pitches)):
-            self._items[field] = values
+        for field, given in enumerate((offsets, batch.tokens, batch.frames, batch.pitches)):
+            self._items[field] = given
         self._starts = np.empty(len(batch) + 1, np.int64)
         self.band = np.empty(len(batch), np.int64)
         self._largest = np.zeros(4, np.int64)
-        _plan(self._items, self._model, self._frames_first, self._starts, self.band, self._largest)
+        _plan(self._items, values, self._frames_first, self._starts, self.band, self._largest)
         self.paths = np.zeros(int(self._largest[3]) if paths else 0, np.int32)
         self.durations = np.zeros(self._starts[-1], np.int32)
         self.scores = np.full(len(batch), np.nan)
@@ -187,18 +192,20 @@ class _Launch:
 
 
 @kernel
-def _plan(items, model, frames_first, starts, band, largest):
+def _plan(items, values, frames_first, starts, band, largest):
     """Complete the table of the items; where each one's durations start, its cells; the largest of tokens, frames and
-    words, and the sum of frames."""
-    N = lanes(model)
+    words, and the sum of frames. Items' places are given as indices in `values`, or from address 0 if that is empty."""
+    N, size = lanes(values), values.itemsize
+    base = values.ctypes.data if len(values) else 0
     starts[0] = 0
     for b in range(items.shape[1]):
         S, T = items[1, b], items[2, b]
+        items[0, b] = base + items[0, b] * size
         starts[b + 1] = starts[b] + max(S, 0)
         feasible = 0 < S <= T
         # Tiles begin where cache lines do, so that no line is loaded twice; if that is so in all rows.
-        apart = items[3, b] * model.itemsize % CACHE_LINE != 0
-        items[4, b] = 0 if frames_first or apart else items[0, b] % CACHE_LINE // model.itemsize % N
+        apart = items[3, b] * size % CACHE_LINE != 0
+        items[4, b] = 0 if frames_first or apart else items[0, b] % CACHE_LINE // size % N
         items[6, b] = largest[3]
         largest[3] += max(T, 0)
         items[5, b] = strip_tiles(S, T, N) if feasible else 0
