@@ -130,8 +130,10 @@ class _Launch:
         totals = np.zeros(2, np.int64)
         _plan(self._items, self._targets, kept_bytes, self._sizes, self.statuses, totals)
         frames, labels = totals.tolist()
-        self.paths, self.frame_scores = np.empty(frames, np.int32), np.empty(frames, np.float32)
-        self.durations = np.empty(labels, np.int32)
+        # One block, which the C library gives again for the next batch; of several it would hand pages back in between.
+        block = np.empty(2 * frames + labels, np.int32)
+        self.paths, self.frame_scores = block[:frames], block[frames : 2 * frames].view(np.float32)
+        self.durations = block[2 * frames :]
         self.scores = np.empty(B)
 
     def choose_shared(self, shared_tiles: int, threads: int) -> None:

@@ -31,7 +31,11 @@ def dense(
         pool: shares a large batch among threads.
     """
     B = len(batch)
-    labels, scores = np.empty((B, T), np.int64), np.empty((B, T), batch.dtype.accumulator)
+    # One block, as the result's: see `cpu`.
+    cells, itemsize = B * T, np.dtype(batch.dtype.accumulator).itemsize
+    block = np.empty(cells * (8 + itemsize), np.uint8)
+    labels = block[: 8 * cells].view(np.int64).reshape(B, T)
+    scores = block[8 * cells :].view(batch.dtype.accumulator).reshape(B, T)
     kept, addresses = addresses_of(batch.log_probs, batch.dtype, batch.sources, batch.offsets)
     fields = (batch.frames, batch.vocabulary, batch.pitches, batch.target_offsets, batch.target_lengths)
     items = np.stack([addresses, *fields, batch.blanks.astype(np.int64), offsets_of(batch.frames)[:-1]])
