@@ -1,6 +1,7 @@
 """Items into requests: large enough to be worth a message, small enough to share a server."""
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar
 
@@ -25,6 +26,12 @@ LOCAL_CELLS: Final = 128 << 20
 LOCAL_ITEMS: Final = 512
 """In process: some milliseconds of work, and no more cells than an engine does at a time. In smaller requests what
 costs as much each as some items do (a hand-over between threads, an idle one at the end) is felt."""
+
+COPIED_BYTES: Final = 16 << 20
+"""In process, of a request of what an iterator gives: its copies are our memory."""
+
+PATIENCE_S: Final = 0.1
+"""After so long a request of what an iterator gives is full: its maker is slow, and what it made is waited for."""
 
 ITEM_OVERHEAD: Final = 64
 """More bytes than an item's lengths and the like take in a message beside its payload."""
@@ -74,6 +81,7 @@ class Parcel(Generic[ItemT, Request, Reply, ResultT]):
     nbytes: int = 0
     cells: int = 0
     contents: Contents = None
+    opened: float = 0.0
 
     @property
     def rpc(self) -> Rpc[Request, Reply]:
@@ -111,21 +119,27 @@ class Packer(Generic[ItemT, Request, Reply, ResultT]):
         family: of the items.
         limits: of requests.
         borrow: whether the caller's arrays may be read where they lie until their results are out.
+        clock: seconds.
     """
 
     def __init__(
-        self, family: Family[ItemT, Request, Reply, ResultT], limits: PackingLimits, *, borrow: bool = False
+        self,
+        family: Family[ItemT, Request, Reply, ResultT],
+        limits: PackingLimits,
+        *,
+        borrow: bool = False,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._family = family
         self._limits = limits
         self._borrow = borrow
+        self._clock = clock
         self._most_items = min(limits.items, family.items_per_request)
         most = limits.most_bytes if limits.message_bytes is None else min(limits.most_bytes, limits.message_bytes)
         self._most_bytes = most - ITEM_OVERHEAD
-        # What is copied one by one goes sooner: its maker may be slow, and its memory is ours.
         self._enough_bytes = min(limits.enough_bytes, self._most_bytes)
         if not borrow:
-            self._enough_bytes = min(self._enough_bytes, MOST_BYTES)
+            self._enough_bytes = min(self._enough_bytes, COPIED_BYTES)
         self._open: Parcel[ItemT, Request, Reply, ResultT] | None = None
         self._count = 0
 
@@ -185,14 +199,15 @@ class Packer(Generic[ItemT, Request, Reply, ResultT]):
         if parcel is not None and not self._fits(parcel, item, nbytes, cells):
             complete, parcel = self.flush(), None
         if parcel is None:
-            parcel = self._open = Parcel(self._family, self._count)
+            parcel = self._open = Parcel(self._family, self._count, opened=self._clock())
         parcel.items.append(item)
         parcel.count += count
         parcel.nbytes += nbytes
         parcel.cells += cells
         self._count += count
         full = parcel.nbytes >= self._enough_bytes or parcel.cells >= self._limits.cells
-        if full or parcel.count >= self._most_items:
+        late = not self._borrow and self._clock() - parcel.opened > PATIENCE_S
+        if full or late or parcel.count >= self._most_items:
             return [*complete, *self.flush()]
         return complete
 

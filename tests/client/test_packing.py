@@ -14,13 +14,22 @@ from alignd_client import ServerUnavailableError
 from alignd_client.audio import AudioFamily
 from alignd_client.ctc import CtcFamily
 from alignd_client.mas import MAS
-from alignd_client.packing import MOST_BYTES, MOST_CELLS, MOST_ITEMS, Packer, PackingLimits, Parcel
+from alignd_client.packing import (
+    COPIED_BYTES,
+    MOST_BYTES,
+    MOST_CELLS,
+    MOST_ITEMS,
+    PATIENCE_S,
+    Packer,
+    PackingLimits,
+    Parcel,
+)
 from alignd_client.transport import GrpcTransport
 from support.fake_server import FakeServer, unavailable
 
 
 def parcels(family: Any, raws: list[Any], limits: PackingLimits | None = None) -> list[Parcel[Any, Any, Any, Any]]:
-    packer = Packer(family, limits or PackingLimits())
+    packer = Packer(family, limits or PackingLimits(), clock=lambda: 0.0)
     packed = [parcel for raw in raws for parcel in packer.push(raw)]
     return [*packed, *packer.flush()]
 
@@ -36,6 +45,25 @@ def test_one_to_four_megabytes() -> None:
     assert counts(parcels(MAS, [quarter, large, quarter])) == [2, 1]
     larger = np.zeros((1, 2_000_000), np.float32)
     assert counts(parcels(MAS, [quarter, larger, quarter])) == [1, 1, 1]
+
+
+def test_what_a_slow_iterator_made_does_not_wait_for_company() -> None:
+    now = 0.0
+    packer = Packer(MAS, PackingLimits.in_process(), clock=lambda: now)
+    assert not packer.push(np.zeros((1, 4), np.float32))
+    now = PATIENCE_S / 2
+    assert not packer.push(np.zeros((1, 4), np.float32))
+    now = PATIENCE_S * 2
+    assert counts(list(packer.push(np.zeros((1, 4), np.float32)))) == [3]
+    assert not packer.push(np.zeros((1, 4), np.float32))
+
+
+def test_in_process_a_request_of_copies_is_bounded() -> None:
+    item = np.zeros((1, COPIED_BYTES // 16), np.float32)
+    packer = Packer(MAS, PackingLimits.in_process(), clock=lambda: 0.0)
+    assert counts([parcel for _ in range(9) for parcel in packer.push(item)]) == [4, 4]
+    packer = Packer(MAS, PackingLimits.in_process(), borrow=True)
+    assert counts([parcel for _ in range(9) for parcel in packer.push(item)]) == []
 
 
 def test_a_long_item_does_not_hold_small_ones() -> None:
