@@ -125,6 +125,19 @@ def test_threads_change_nothing(dtype: DType) -> None:
         same_results(cpu.align(batch, pool), cpu.align(batch))
 
 
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("count", [127, 128, 300])
+def test_small_items_taken_in_chunks(threads: int, count: int) -> None:
+    """Failed ones among them, at the chunks' ends too: an item fetches what the next one reads, whatever that is."""
+    rng = np.random.default_rng(count)
+    items = [normal(rng, (int(s), int(s) + int(more))) for s, more in rng.integers((1, 0), (40, 90), (count, 2))]
+    for b in range(0, count, 3):
+        items[b] = [np.zeros((0, 5)), np.zeros((4, 3)), np.full((2, 3), np.nan), np.full((2, 3), -np.inf)][b // 3 % 4]
+    batch = mas_batch(items, DType.FLOAT32)
+    with WorkerPool(threads) as pool:
+        check_mas(batch, cpu.align(batch, pool, paths=True))
+
+
 def test_all_ties_give_the_last_tokens_the_fewest_moves() -> None:
     """Published behaviour of Glow-TTS and super-monotonic-align on zeros."""
     result = cpu.align(mas_batch([np.zeros((3, 7))], DType.FLOAT32))
