@@ -13,8 +13,8 @@ from typing import Any, Final
 Timed = Callable[[Any], float]
 
 SETTLE_S: Final = 0.01
-"""Between calls: threads of OpenMP (torch's, and so peers') spin for about 6 ms after their work is done, on a processor
-that the next contestant's threads need."""
+"""Between calls: threads of OpenMP (torch's, and so peers') spin for about 6 ms after their work, on a processor that the
+next contestant's threads need."""
 
 
 @dataclass(frozen=True, slots=True)
