@@ -8,13 +8,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import quantiles
-from typing import Any, Final
+from typing import Any
 
 Timed = Callable[[Any], float]
-
-SETTLE_S: Final = 0.01
-"""Between calls: threads of OpenMP (torch's, and so peers') spin for about 6 ms after their work, on a processor that the
-next contestant's threads need."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +88,6 @@ def interleave(timed: Mapping[str, Timed], sets: Sequence[Any], rounds: Mapping[
     rotation = itertools.cycle(sets)
     with _no_collection():
         for name in schedule(rounds):
-            time.sleep(SETTLE_S)
             seconds[name].append(timed[name](next(rotation)))
     return seconds
 

@@ -1,13 +1,11 @@
 """The arithmetic of the harness: summaries, rounds, turns, floors."""
 
-import time
-
 import numpy as np
 import pytest
 
 from benchmarks import floor
 from benchmarks.case import Work, sets_needed
-from benchmarks.measure import SETTLE_S, Plan, interleave, rounds_of, schedule, summarize
+from benchmarks.measure import Plan, interleave, rounds_of, schedule, summarize
 
 
 def test_a_summary_has_median_quartiles_and_least() -> None:
@@ -48,18 +46,6 @@ def test_neighbouring_calls_get_different_input_sets() -> None:
 
     interleave({"a": call, "b": call}, [10, 20, 30], {"a": 4, "b": 4})
     assert seen == [10, 20, 30, 10, 20, 30, 10, 20]
-
-
-def test_what_a_call_leaves_running_has_time_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    events: list[str] = []
-    monkeypatch.setattr(time, "sleep", lambda seconds: events.append(f"{seconds} s"))
-
-    def call(name: str) -> float:
-        events.append(name)
-        return 0.0
-
-    interleave({"a": lambda _: call("a"), "b": lambda _: call("b")}, [1, 2], {"a": 1, "b": 1})
-    assert events == [f"{SETTLE_S} s", "a", f"{SETTLE_S} s", "b"]
 
 
 def test_input_sets_exceed_twice_the_cache_between_two_uses() -> None:
