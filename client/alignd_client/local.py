@@ -4,9 +4,12 @@ The one place where the client reaches for the server's distribution, when it is
 """
 
 import asyncio
+import sys
 import threading
+import weakref
 from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeVar
 
 from alignd.wire import GET_SERVER_INFO, MalformedRequestError, Rpc
@@ -67,14 +70,16 @@ class Engine:
             raise ClientClosedError
         device, threads = self._arguments
         try:
-            from alignd_server.engine import create_engine
+            from alignd_server.engine import EngineLimits, create_engine
         except ModuleNotFoundError as error:
             if error.name is None or not error.name.startswith("alignd_server"):
                 raise
             raise ImportError(
                 "alignment in process needs the server's package: pip install 'alignd-client[local]'"
             ) from None
-        return create_engine(device=device, threads=threads)
+        # What waits lies in the caller's own memory, and slots bound it.
+        limits = EngineLimits(max_queue_items=sys.maxsize, max_queue_bytes=sys.maxsize)
+        return create_engine(device=device, threads=threads, limits=limits)
 
 
 def translated(error: BaseException, timeout: float | None) -> BaseException:
@@ -107,7 +112,7 @@ class LocalTransport:
         self._engine = engine
         self._max_in_flight = max_in_flight
         # A child has none of its parent's requests in flight.
-        self._slots = PerProcess(lambda: threading.Semaphore(max_in_flight))
+        self._slots = PerProcess(lambda: slots(max_in_flight))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return LocalTransport, (self._engine, self._max_in_flight)
@@ -122,10 +127,40 @@ class LocalTransport:
         self._engine.close()
 
 
+class Slot:
+    """Leave for one request to be in flight: given back by `release`, or when nothing holds it any more, as after an
+    interrupt at any place.
+
+    Not a semaphore: the collector may close an iterator, and so give a slot back, while its thread is taking another
+    one. A `SimpleQueue` may be put into then.
+    """
+
+    def __init__(self, home: "weakref.ref[SimpleQueue[Slot]]") -> None:
+        self._home = [home]
+
+    def release(self) -> None:
+        """More than once does nothing more."""
+        try:
+            home = self._home.pop()()
+        except IndexError:
+            return
+        if home is not None:
+            home.put(Slot(weakref.ref(home)))
+
+    __del__ = release
+
+
+def slots(count: int) -> "SimpleQueue[Slot]":
+    home: SimpleQueue[Slot] = SimpleQueue()
+    for _ in range(count):
+        home.put(Slot(weakref.ref(home)))
+    return home
+
+
 class LocalCall(Generic[Request, Reply]):
     """See `transport.Call`."""
 
-    def __init__(self, engine: Engine, slots: threading.Semaphore, rpc: Rpc[Request, Reply], request: Request) -> None:
+    def __init__(self, engine: Engine, slots: "SimpleQueue[Slot]", rpc: Rpc[Request, Reply], request: Request) -> None:
         self._engine = engine
         self._slots = slots
         self._rpc = rpc
@@ -138,11 +173,13 @@ class LocalCall(Generic[Request, Reply]):
     def begin(self, remaining: Remaining, *, waits: bool) -> bool:
         if waits:
             return True
-        if not self._slots.acquire(blocking=False):
+        try:
+            slot = self._slots.get_nowait()
+        except Empty:
             return False
         self._begun = True
         try:
-            self._submit(remaining)
+            self._submit(slot, remaining)
         except AlignError as error:
             self._running = Future()
             self._running.set_exception(error)
@@ -157,22 +194,29 @@ class LocalCall(Generic[Request, Reply]):
         if begun and self._running is not None:
             # Late or not, what is there is there.
             return self._result(self._running, None if self._running.done() else remaining())
-        if not self._slots.acquire(timeout=remaining()):
-            remaining()  # raises, as the time is over
-        return self._result(self._submit(remaining, waits=True), remaining())
+        return self._result(self._submit(self._slot(remaining), remaining, waits=True), remaining())
 
-    def _submit(self, remaining: Remaining, waits: bool = False) -> "Future[Reply]":
-        """With a slot, which the end of the work gives back."""
+    def _slot(self, remaining: Remaining) -> Slot:
+        while True:
+            try:
+                return self._slots.get(timeout=remaining())  # which raises once the time is over
+            except Empty:
+                continue
+
+    def _submit(self, slot: Slot, remaining: Remaining, waits: bool = False) -> "Future[Reply]":
+        """With a slot, which the end of the work gives back, or this if there is no work."""
         timeout = None
         try:
+            if self._cancelled:  # while it waited
+                raise CancelledError
             timeout = remaining()
             self._running = running = self._engine.submit(self._rpc, self._request, timeout, waits)
+            running.add_done_callback(lambda _: slot.release())
         except BaseException as error:
-            self._slots.release()
-            if isinstance(error, AlignError) or not isinstance(error, Exception):
+            slot.release()
+            if isinstance(error, AlignError | CancelledError) or not isinstance(error, Exception):
                 raise
             raise translated(error, timeout) from None
-        running.add_done_callback(lambda _: self._slots.release())
         if self._cancelled:
             running.cancel()
         return running

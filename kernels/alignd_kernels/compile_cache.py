@@ -10,14 +10,16 @@ import functools
 import hashlib
 import os
 import stat
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import llvmlite.binding
 from numba import njit
-from numba.core import event
+from numba.core import config, event
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
 
 
@@ -65,21 +67,46 @@ def cache_folder() -> Path:
     return Path(tempfile.mkdtemp(prefix="alignd-"))
 
 
-def is_empty() -> bool:
-    """Whether no kernel of these sources has been compiled yet for later processes."""
-    return next(cache_folder().glob("*.nbi"), None) is None
+def _complete() -> Path:
+    cpu = config.CPU_NAME or llvmlite.binding.get_host_cpu_name()
+    return cache_folder() / f"complete-{cpu}-{sys.implementation.cache_tag}"
+
+
+def is_complete() -> bool:
+    """Whether `mark_complete` has been called for these sources, processor and Python: nothing is left to compile."""
+    return _complete().exists()
+
+
+def mark_complete() -> None:
+    """Every kernel in use has been compiled, for later processes too."""
+    with contextlib.suppress(OSError):
+        _complete().touch()
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """One writer at a time: Numba numbers its files by what the index holds, and two processes that read the same index
-    would give one name to different machine code."""
+def compiling_alone() -> Iterator[None]:
+    """One process at a time: of many that start together, the others wait and then load what the first has compiled."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # a full disk, a file system without locks
+            stack.enter_context(_locked(cache_folder(), "compiling"))
+        yield
+
+
+def lasts() -> bool:
+    """Whether other processes find the same folder."""
+    return cache_folder().name == source_hash()
+
+
+@contextlib.contextmanager
+def _locked(folder: Path, name: str = "lock") -> Iterator[None]:
+    """One at a time. Of writers, since Numba numbers its files by what the index holds, and two processes that read the
+    same index would give one name to different machine code."""
     try:
         import fcntl
     except ImportError:  # Windows
         yield
         return
-    with open(folder / "lock", "w") as lock:
+    with open(folder / name, "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

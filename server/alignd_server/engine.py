@@ -25,7 +25,7 @@ from alignd_server.worker import Worker
 log = structlog.get_logger("alignd.engine")
 
 ASSISTED_CELLS: Final = 1 << 27
-"""At most some 20 milliseconds of work: what a caller's thread does itself cannot be interrupted."""
+"""Some tens of milliseconds of work: what a caller's thread does itself cannot be interrupted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +172,7 @@ class Engine:
             if pipeline:
                 pipeline.start(job)
                 self.metrics.of(pipeline.name).queue_depth.inc()
-            elif not (waits and job.cost.cells <= ASSISTED_CELLS and self._assistant.assist(job)):
+            elif not (waits and self._assisted(job)):
                 self._enqueue(job)
         except BaseException:
             if reservation:
@@ -192,6 +192,12 @@ class Engine:
             return Job(operation, request, operation.name, cost, reservation, sink, deadline)
         cost = operation.cost(request, self.devices[0])
         return Job(operation, request, operation.key(request), cost, reservation, sink, deadline)
+
+    def _assisted(self, job: Job) -> bool:
+        """Whether the calling thread has done it."""
+        if job.cost.cells > ASSISTED_CELLS or self._batch_limits.heavy(job):
+            return False
+        return self._assistant.assist(job)
 
     def _enqueue(self, job: Job) -> None:
         (self._heavy if self._batch_limits.heavy(job) else self._light).put(job)
@@ -246,7 +252,7 @@ class Engine:
         for queue in (self._light, self._heavy):
             queue.close()
         for worker in self._workers:
-            worker.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
+            worker.finish(None if deadline is None else max(0.0, deadline - time.monotonic()))
         for device in self.devices:
             if device.pool:
                 device.pool.shutdown(wait=not any(worker.is_alive() for worker in self._workers))

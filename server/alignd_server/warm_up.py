@@ -6,10 +6,14 @@ the element types, and what they leave in the cache is loaded.
 
 import contextlib
 import logging
+import os
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator, Sequence
-from subprocess import DEVNULL
+from pathlib import Path
+from subprocess import DEVNULL, PIPE
 from typing import Final
 
 import structlog
@@ -25,9 +29,11 @@ PROCESS_BYTES: Final = 512 << 20
 """More than a process that compiles takes."""
 
 LIMIT_S: Final = 300
-"""For a process that compiles. What it has not left behind is compiled here."""
+"""For the processes that compile. What they have not left behind is compiled here."""
 
 PROGRAM: Final = f"import sys; sys.path[:] = {{!r}}; from {__name__} import compile_only; compile_only(sys.argv[1:])"
+
+INTERPRETER_FLAGS: Final = {"isolated": "-I", "ignore_environment": "-E", "no_user_site": "-s", "no_site": "-S"}
 
 
 def warm_up(operations: Sequence[AnyOperation], devices: Sequence[Device]) -> None:
@@ -38,17 +44,33 @@ def warm_up(operations: Sequence[AnyOperation], devices: Sequence[Device]) -> No
     """
     types = list(wire.DataType)
     cpu = next((device for device in devices if device.pool), None)
-    if cpu and compile_cache.is_empty():
-        _announce()
-        processes = max(1, min(len(types), cpu.pool.threads, cpu.memory_bytes // PROCESS_BYTES)) if cpu.pool else 1
-        own, *others = [types[start::processes] for start in range(processes)]
-        with _compiling(others):
-            _run(operations, [cpu], own)
+    if cpu and not compile_cache.is_complete():
+        _say("compiling the kernels for this machine, once: takes up to a minute")
+        with compile_cache.compiling_alone():
+            _compile(operations, cpu, types)
     _run(operations, devices, types)
 
 
-def _announce() -> None:
-    message = "compiling the kernels for this machine, once: takes up to a minute"
+def _compile(operations: Sequence[AnyOperation], cpu: Device, types: Sequence[wire.DataType]) -> None:
+    if not compile_cache.is_complete():  # meanwhile, by another process
+        own, *others = [types[start :: _processes(cpu)] for start in range(_processes(cpu))]
+        with _compiling(others):
+            _run(operations, [cpu], own)
+    _run(operations, [cpu], types)
+    compile_cache.mark_complete()
+
+
+def _processes(cpu: Device) -> int:
+    """How many may compile at a time."""
+    # Where no path is known to be Python's, or nothing is left behind for this one, others are of no use.
+    name = Path(sys.executable or "").name.lower()
+    if getattr(sys, "frozen", False) or not name.startswith(("python", "pypy")) or not compile_cache.lasts():
+        return 1
+    threads = cpu.pool.threads if cpu.pool else 1
+    return max(1, min(len(wire.DataType), threads, cpu.memory_bytes // PROCESS_BYTES))
+
+
+def _say(message: str) -> None:
     if structlog.is_configured():
         log.info(message)
     else:  # in somebody's own process, whose stdout is theirs
@@ -58,34 +80,46 @@ def _announce() -> None:
 @contextlib.contextmanager
 def _compiling(shares: Sequence[Sequence[wire.DataType]]) -> Iterator[None]:
     """Other processes that each compile the kernels for some types, until the end of this."""
+    flags = [flag for name, flag in INTERPRETER_FLAGS.items() if getattr(sys.flags, name)]
+    program = PROGRAM.format([str(entry) for entry in sys.path])
     started: list[subprocess.Popen[bytes]] = []
     try:
-        for types in shares if _python() else ():
-            arguments = [sys.executable, "-c", PROGRAM.format(sys.path), *(data_type.value for data_type in types)]
+        for types in shares:
+            arguments = [sys.executable, *flags, "-c", program, *(data_type.value for data_type in types)]
             with contextlib.suppress(OSError):
-                started.append(subprocess.Popen(arguments, stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL))
+                started.append(subprocess.Popen(arguments, stdin=PIPE, stdout=DEVNULL, stderr=DEVNULL))
         yield
-        for process in started:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(LIMIT_S)
+        _wait(started)
     finally:
         for process in started:
-            if process.poll() is None:
+            with process:  # closes its stdin, and so ends it too
                 process.kill()
-                process.wait()
 
 
-def _python() -> bool:
-    """Whether another interpreter can be started as this one was."""
-    return bool(sys.executable) and not getattr(sys, "frozen", False)
+def _wait(started: Sequence["subprocess.Popen[bytes]"]) -> None:
+    end = time.monotonic() + LIMIT_S
+    for process in started:
+        try:
+            code = process.wait(max(0.0, end - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            code = -1
+        if code:
+            _say(f"a process that compiles kernels ended with {code}: its share is compiled here")
 
 
 def compile_only(types: Sequence[str]) -> None:
-    """Leave the kernels of all operations for these types in the cache: what the other processes do."""
+    """Leave the kernels of all operations for these types in the cache: what the other processes do, as long as the one
+    that wants it is there and keeps their stdin open."""
     from alignd_server.device import find_devices
     from alignd_server.operations import CtcOperation, MasOperation
 
+    threading.Thread(target=_end_with_stdin, daemon=True).start()
     _run([MasOperation(), CtcOperation()], find_devices("cpu", 1), [wire.DataType(name) for name in types])
+
+
+def _end_with_stdin() -> None:
+    os.read(0, 1)
+    os._exit(1)
 
 
 def _run(operations: Sequence[AnyOperation], devices: Sequence[Device], types: Sequence[wire.DataType]) -> None:

@@ -4,7 +4,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Final
 
 import structlog
 
@@ -16,6 +16,9 @@ from alignd_server.jobs import Job, finish
 from alignd_server.metrics import Metrics
 from alignd_server.operation import Cost, Launch
 from alignd_server.queue import JobQueue
+
+ASSISTED_S: Final = 10.0
+"""Longer than a caller assists."""
 
 log = structlog.get_logger("alignd.worker")
 
@@ -38,6 +41,7 @@ class Worker(threading.Thread):
         self._metrics = metrics
         self._on_lost = on_lost
         self._alone = alone
+        self._assisted = threading.Lock()
 
     def run(self) -> None:
         while (jobs := self._queue.take()) and self._work_off(jobs):
@@ -45,11 +49,23 @@ class Worker(threading.Thread):
 
     def assist(self, job: Job) -> bool:
         """Do this thread's work for `job` on the calling one, if this one would only be woken for it. False if not."""
-        if not self._device.pool or not self._queue.idle():
-            return False
-        self._metrics.of(job.operation.name).queue_depth.inc()
-        self._work_off([job])
-        return True
+        if not self._device.pool or not self._assisted.acquire(blocking=False):
+            return False  # a caller is at it already: what comes meanwhile shares a launch
+        try:
+            if not self._queue.idle():
+                return False
+            self._metrics.of(job.operation.name).queue_depth.inc()
+            self._work_off([job])
+            return True
+        finally:
+            self._assisted.release()
+
+    def finish(self, timeout: float | None) -> None:
+        """Wait until the queue, which is closed, is worked off, and a caller who assists is done; at most `timeout`
+        seconds."""
+        self.join(timeout)
+        if self._assisted.acquire(timeout=ASSISTED_S if timeout is None else min(timeout, ASSISTED_S)):
+            self._assisted.release()
 
     def _work_off(self, jobs: list[Job]) -> bool:
         """Whether the device is still there."""

@@ -5,13 +5,13 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import pytest
 
-from alignd.wire import MalformedRequestError
+from alignd.wire import MAXIMUM_PATH, DataType, MalformedRequestError, MasRequest
 from alignd_client import (
     AlignClient,
     ClientClosedError,
@@ -22,11 +22,15 @@ from alignd_client import (
     ServerUnavailableError,
 )
 from alignd_client.aio import AsyncAlignClient
+from alignd_client.local import LocalCall, slots
+from alignd_client.packing import LOCAL_BYTES
 from support import fake_engine
 from support.blocking import Blocking
 from support.fake_engine import FakeEngine
+from support.waiting import eventually
 
 VALUE = np.zeros((2, 6), np.float32)
+REQUEST = MasRequest(VALUE.reshape(-1), DataType.FLOAT32, np.array([2]), np.array([6]))
 
 
 @pytest.fixture
@@ -135,10 +139,10 @@ def test_a_deadline_that_passes_while_the_engine_works(local: Any, engines: list
 
 
 def test_an_answer_that_came_in_time_is_not_late_when_it_is_fetched_late(engines: list[FakeEngine]) -> None:
-    with AlignClient.in_process("cpu", timeout=0.3) as client:
+    with AlignClient.in_process("cpu", timeout=1.0) as client:
         results = client.align_mas([VALUE, VALUE.astype(np.float64)])  # two requests
         assert next(results).status.ok
-        time.sleep(0.5)
+        time.sleep(1.2)
         assert next(results).status.ok
     assert len(engines[0].submitted) == 2
 
@@ -162,11 +166,13 @@ def test_closed_while_the_engine_works(engines: list[FakeEngine]) -> None:
 
 def test_an_iterator_that_is_left_cancels_what_waits(engines: list[FakeEngine]) -> None:
     with AlignClient.in_process("cpu", max_in_flight=4) as client:
+        engines[0].delay_s = 0.05
         results = client.align_mas([VALUE, VALUE.astype(np.float64)] * 5)
         assert next(results).status.ok
         results.close()
-        assert len(engines[0].submitted) <= 5
         assert len(list(client.align_mas([VALUE]))) == 1
+    assert len(engines[0].submitted) == 5
+    assert engines[0].answered <= 3  # the first, the one in work, the one after
 
 
 def test_in_process_nothing_waits_in_a_thread_of_the_clients(engines: list[FakeEngine]) -> None:
@@ -175,12 +181,61 @@ def test_in_process_nothing_waits_in_a_thread_of_the_clients(engines: list[FakeE
         assert client._pipeline._threads.peek() is None
 
 
+def test_who_waits_for_one_request_offers_to_do_it(engines: list[FakeEngine]) -> None:
+    with AlignClient.in_process("cpu") as client:
+        assert len(list(client.align_mas([VALUE]))) == 1
+        assert len(list(client.align_mas([VALUE, VALUE.astype(np.float64)]))) == 2
+        assert len(list(client.align_mas(np.stack([VALUE] * 3)))) == 3
+    assert engines[0].waited == [True, False, False, True]
+
+
+def test_a_call_that_was_cancelled_while_it_waited_for_a_slot_is_not_run(engines: list[FakeEngine]) -> None:
+    with AlignClient.in_process("cpu", max_in_flight=1) as client, ThreadPoolExecutor(1) as pool:
+        transport: Any = client._pipeline._transport
+        engines[0].gate.clear()
+        first = transport.open(MAXIMUM_PATH, REQUEST)
+        assert first.begin(lambda: None, waits=False)
+        second = transport.open(MAXIMUM_PATH, REQUEST)
+        assert not second.begin(lambda: None, waits=False)
+        waiting = pool.submit(second.attempt, lambda: None)
+        second.cancel()
+        engines[0].gate.set()
+        with pytest.raises(CancelledError):
+            waiting.result(10)
+        assert first.attempt(lambda: None).statuses
+        assert len(list(client.align_mas([VALUE]))) == 1  # the slot has come back
+    assert len(engines[0].submitted) == 2
+
+
+def test_a_slot_comes_back_once_and_always() -> None:
+    home = slots(2)
+    one, two = home.get_nowait(), home.get_nowait()
+    one.release()
+    one.release()
+    del one
+    assert home.qsize() == 1
+    del two  # as an interrupt leaves it
+    assert home.qsize() == 2
+    last = home.get_nowait()
+    del home
+    last.release()
+
+
+def test_large_requests_are_not_refused_for_their_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine behind a server bounds what waits; in process that is the caller's own memory."""
+    monkeypatch.setattr(LocalCall, "pause", lambda *_: pytest.fail("a request was refused"))
+    with AlignClient.in_process("cpu") as client:
+        values = np.zeros((5 * (LOCAL_BYTES >> 20), 1, 1 << 18), np.float32)
+        assert all(result.status.ok for result in client.align_mas(values))
+
+
 def test_no_more_in_flight_than_allowed_over_all_threads(engines: list[FakeEngine]) -> None:
     items = [VALUE, VALUE.astype(np.float64)] * 5  # ten requests
     with AlignClient.in_process("cpu", max_in_flight=3) as client, ThreadPoolExecutor(4) as pool:
         engines[0].gate.clear()
         answers = [pool.submit(lambda: len(list(client.align_mas(items)))) for _ in range(4)]
-        time.sleep(0.3)
+        eventually(lambda: len(engines[0].submitted) == 3, "three requests are in flight")
+        time.sleep(0.2)
         assert len(engines[0].submitted) == 3
         engines[0].gate.set()
         assert [answer.result(30) for answer in answers] == [10] * 4

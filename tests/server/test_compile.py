@@ -12,7 +12,9 @@ import psutil
 import pytest
 
 from alignd import wire
+from alignd_kernels.threads import WorkerPool
 from alignd_server import warm_up
+from alignd_server.device import Device
 from support.raw import ask
 from support.server_process import ServerProcess
 
@@ -78,19 +80,58 @@ def test_what_another_process_compiles_is_loaded(tmp_path: Path) -> None:
         "from alignd_kernels import compile_seconds; print(compile_seconds())"
     )
     environment = {**os.environ, "ALIGND_CACHE_DIR": str(tmp_path)}
-    found = [
-        float(subprocess.run([sys.executable, "-c", program], env=environment, check=True, capture_output=True).stdout)
-        for _ in range(2)
-    ]
-    assert found[0] > 0 == found[1]
+
+    def compiled() -> float:
+        # With a stdin that stays open: a process that compiles ends with the one that wants it.
+        command = [sys.executable, "-c", program]
+        with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+            assert process.stdout
+            return float(process.stdout.read())
+
+    first, second = compiled(), compiled()
+    assert first > 0 == second
 
 
-@pytest.mark.parametrize("executable", ["", "/nowhere/python", shutil.which("false")])
-def test_other_processes_that_do_not_come_or_fail(executable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_compiles_ends_with_the_one_that_wants_it(tmp_path: Path) -> None:
+    program = "from alignd_server.warm_up import compile_only; compile_only(['float64'])"
+    environment = {**os.environ, "ALIGND_CACHE_DIR": str(tmp_path)}
+    process = subprocess.Popen([sys.executable, "-c", program], env=environment, stdin=subprocess.PIPE)
+    assert process.stdin
+    process.stdin.close()  # as when its parent is killed
+    assert process.wait(60) == 1
+
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch) -> list[list[wire.DataType]]:
+    """The types of each run of the kernels, which takes no time; nothing has been compiled yet."""
+    found: list[list[wire.DataType]] = []
+    monkeypatch.setattr(warm_up, "_run", lambda operations, devices, types: found.append(list(types)))
+    monkeypatch.setattr(warm_up.compile_cache, "is_complete", lambda: False)
+    monkeypatch.setattr(warm_up.compile_cache, "mark_complete", lambda: None)
+    return found
+
+
+ALL = list(wire.DataType)
+
+
+@pytest.mark.parametrize("executable", ["", "/usr/bin/editor", "/nowhere/python", "false"])
+def test_other_processes_that_do_not_come_or_fail(
+    executable: str, runs: list[list[wire.DataType]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What they leave undone is compiled here."""
+    if executable == "false":
+        executable = str(tmp_path / "python3")
+        os.symlink(shutil.which("false") or "", executable)
     monkeypatch.setattr(sys, "executable", executable)
-    with warm_up._compiling([[wire.DataType.FLOAT32]]):
-        pass
+    device = Device("cpu", "", "numba", None, 1 << 40, WorkerPool(2))
+    warm_up.warm_up([], [device])
+    shared = executable.endswith(("python", "python3"))
+    assert runs == [ALL[::2] if shared else ALL, ALL, ALL]
+
+
+def test_a_little_memory_is_not_shared(runs: list[list[wire.DataType]]) -> None:
+    warm_up.warm_up([], [Device("cpu", "", "numba", None, 1 << 20, WorkerPool(2))])
+    assert runs == [ALL, ALL, ALL]
 
 
 def test_no_process_outlives_a_start_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:

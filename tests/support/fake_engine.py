@@ -2,9 +2,10 @@
 
 import sys
 import threading
+import time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -49,8 +50,11 @@ class FakeEngine:
         self.faults: deque[Exception] = deque()
         self.submitted: list[str] = []
         self.requests: list[Any] = []
+        self.waited: list[bool] = []
         self.gate = threading.Event()  # answers wait for it
         self.gate.set()
+        self.delay_s = 0.0
+        self.answered = 0
         self.closed = threading.Event()
         self._pool = ThreadPoolExecutor(1)
 
@@ -60,6 +64,7 @@ class FakeEngine:
     def submit(self, name: str, request: Any, timeout: float | None = None, *, waits: bool = False) -> "Future[Any]":
         self.submitted.append(name)
         self.requests.append(request)
+        self.waited.append(waits)
         fault = self.faults.popleft() if self.faults else None
         if isinstance(fault, OverloadedError):  # refused at the door; others come out of the future
             raise fault
@@ -67,6 +72,8 @@ class FakeEngine:
 
     def _answer(self, name: str, request: Any, fault: Exception | None) -> Any:
         assert self.gate.wait(30)
+        time.sleep(self.delay_s)
+        self.answered += 1
         if fault is not None:
             raise fault
         rpc = reference_answers.RPCS[name]
@@ -83,12 +90,13 @@ def install(monkeypatch: pytest.MonkeyPatch) -> list[FakeEngine]:
     """Puts the fakes in the server's place. Returns the list of engines that will have been made."""
     made: list[FakeEngine] = []
 
-    def create_engine(device: str = "auto", *, threads: int | None = None) -> FakeEngine:
+    def create_engine(device: str = "auto", *, threads: int | None = None, limits: Any = None) -> FakeEngine:
         made.append(FakeEngine(device, threads))
         return made[-1]
 
     package, engine, errors = (ModuleType(f"alignd_server{name}") for name in ("", ".engine", ".errors"))
     engine.create_engine = create_engine  # type: ignore[attr-defined]
+    engine.EngineLimits = SimpleNamespace  # type: ignore[attr-defined]
     for error in (
         EngineError,
         OverloadedError,

@@ -21,6 +21,10 @@ ALIGNMENT: Final = 64
 _Bytes = npt.NDArray[np.uint8]
 
 
+_kept: list[_Bytes] = []
+"""At most one; a list because changing it is atomic: `__del__` runs at any time, on any thread."""
+
+
 class _Lent:
     """Owns the memory of an array; NumPy and torch keep this object for as long as anything looks into the memory."""
 
@@ -28,12 +32,8 @@ class _Lent:
         self._memory = memory
         self.__array_interface__ = memory.__array_interface__
 
-    def __del__(self) -> None:
-        _kept[:] = [self._memory]
-
-
-_kept: list[_Bytes] = []
-"""At most one; a list because changing it is atomic: `__del__` runs at any time, on any thread."""
+    def __del__(self, kept: list[_Bytes] = _kept) -> None:  # the name is gone when the interpreter ends
+        kept[:] = [self._memory]
 
 
 def borrow(nbytes: int) -> tuple[_Bytes, bool]:
