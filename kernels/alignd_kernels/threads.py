@@ -4,19 +4,19 @@ Kernels release the GIL, so plain threads do. The caller works too: a batch neve
 whose threads did not survive a fork costs only speed until its next use replaces them.
 """
 
-import contextlib
 import itertools
 import os
 import threading
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Final
 
 import numpy as np
 
+from alignd_kernels.grid import Grid
 from alignd_kernels.ragged import Int64Array
+from alignd_kernels.team import Task, Team
 
 INLINE_CELLS: Final = 150_000
 """Lattice cells up to which handing work over costs more than it saves (about 0.1 ms of work)."""
@@ -43,7 +43,7 @@ class WorkerPool:
         self.threads = available_cpus() if threads is None else threads
         if self.threads < 1:
             raise ValueError(f"a pool needs at least 1 thread, not {self.threads}")
-        self._executor: ThreadPoolExecutor | None = None
+        self._team: Team | None = None
         self._process = 0
         self._closed = False
 
@@ -99,7 +99,7 @@ class WorkerPool:
             what `task` raises first.
         """
         worthwhile = min(self.threads, len(cells)) if int(cells.sum()) > INLINE_CELLS else 1
-        helpers = [] if self._closed else self._submit(task, worthwhile - 1)
+        helpers = self._submit(task, worthwhile - 1)
         try:
             task()
         finally:
@@ -121,11 +121,13 @@ class WorkerPool:
         Raises:
             what `work` raises first; blocks that have not begun by then are dropped.
         """
-        grid = _Grid(work, rows, columns)
-        helpers = [] if self._closed else self._submit(grid.drain, min(self.threads, rows, columns) - 1)
+        grid = Grid(work, rows, columns, self.threads)
+        helpers: list[Task] = []
         try:
+            helpers = self._submit(grid.drain, min(self.threads, rows, columns) - 1)
             grid.drain()
         finally:
+            grid.end()
             errors = [helper.exception() for helper in helpers if not helper.cancel()]
         for error in errors:
             if error is not None:
@@ -138,8 +140,8 @@ class WorkerPool:
             wait: until they have ended.
         """
         self._closed = True
-        if self._executor is not None and self._process == os.getpid():
-            self._executor.shutdown(wait=wait, cancel_futures=not wait)
+        if self._team is not None and self._process == os.getpid():
+            self._team.shutdown(wait=wait)
 
     def __enter__(self) -> "WorkerPool":
         return self
@@ -149,60 +151,14 @@ class WorkerPool:
     ) -> None:
         self.shutdown()
 
-    def _submit(self, task: Callable[[], None], times: int) -> list[Future[None]]:
-        if times < 1:
+    def _submit(self, function: Callable[[], None], times: int) -> list[Task]:
+        if times < 1 or self._closed:
             return []
-        if self._executor is None or self._process != os.getpid():  # threads do not survive a fork
-            self._executor = ThreadPoolExecutor(self.threads - 1, thread_name_prefix="alignd-kernel")
+        if self._team is None or self._process != os.getpid():  # threads do not survive a fork
+            self._team = Team(self.threads - 1, "alignd-kernel")
             self._process = os.getpid()
-        submitted: list[Future[None]] = []
-        with contextlib.suppress(RuntimeError):  # shut down meanwhile: the caller does the work alone
-            for _ in range(times):
-                submitted.append(self._executor.submit(task))
-        return submitted
-
-
-class _Grid:
-    """Blocks that are done, ready or waiting; `drain` is what each thread does."""
-
-    def __init__(self, work: Callable[[int, int], None], rows: int, columns: int) -> None:
-        self._work = work
-        self._waits_for = {(r, c): (r > 0) + (c > 0) for r in range(rows) for c in range(columns)}
-        self._ready = deque([(0, 0)] if self._waits_for else [])
-        self._undone = len(self._waits_for)
-        self._changed = threading.Condition()
-
-    def drain(self) -> None:
-        """Do blocks as long as there are any."""
-        while (block := self._take()) is not None:
-            try:
-                self._work(*block)
-            except BaseException:
-                self._stop()
-                raise
-            self._done(*block)
-
-    def _take(self) -> tuple[int, int] | None:
-        with self._changed:
-            while not self._ready and self._undone > 0:
-                self._changed.wait()
-            return self._ready.popleft() if self._undone > 0 else None
-
-    def _done(self, row: int, column: int) -> None:
-        with self._changed:
-            self._undone -= 1
-            for after in ((row, column + 1), (row + 1, column)):
-                if after in self._waits_for:
-                    self._waits_for[after] -= 1
-                    if self._waits_for[after] == 0:
-                        self._ready.append(after)
-            self._changed.notify_all()
-
-    def _stop(self) -> None:
-        with self._changed:
-            self._undone = 0
-            self._ready.clear()
-            self._changed.notify_all()
+        team = self._team  # shut down meanwhile, it does nothing more: the caller does the work alone
+        return [team.submit(function) for _ in range(times)]
 
 
 def _chunk_bounds(cells: Int64Array, total: int, chunks: int) -> list[int]:

@@ -1,6 +1,7 @@
 """The pool of threads, and kernels under many callers, after a fork, and cached between processes."""
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -87,6 +88,49 @@ def test_an_error_in_a_block_reaches_the_caller(threads: int) -> None:
     with WorkerPool(threads) as pool, pytest.raises(MemoryError, match="from a block"):
         pool.run_grid(work, 6, 6)
     assert (5, 5) not in seen
+
+
+INTERRUPTED = """
+import faulthandler, random, signal, threading, time
+from alignd_kernels.threads import WorkerPool
+
+faulthandler.dump_traceback_later(60, exit=True)
+generator, interrupts, armed = random.Random(1), 0, False
+pool = WorkerPool(3)
+
+def interrupted(*_):
+    global armed
+    if armed:
+        armed = False  # once a grid
+        raise KeyboardInterrupt
+
+def interrupt():
+    while True:
+        time.sleep(generator.random() * 0.004)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+signal.signal(signal.SIGINT, interrupted)
+threading.Thread(target=interrupt, daemon=True).start()
+for _ in range(500):
+    try:
+        armed = True
+        pool.run_grid(lambda row, column: sum(range(200)), 16, 16)
+        armed = False
+    except KeyboardInterrupt:
+        interrupts += 1
+done = []
+pool.run_grid(lambda row, column: done.append((row, column)), 8, 8)
+assert len(done) == 64, len(done)
+print(interrupts)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="no signals to threads on this system")
+def test_an_interrupt_at_any_place_ends_a_grid() -> None:
+    """A process of its own, which would be killed if it hung."""
+    found = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, timeout=120)
+    assert found.returncode == 0, found.stderr
+    assert int(found.stdout) > 10
 
 
 @pytest.mark.parametrize("error", [MemoryError, IndexError, KeyboardInterrupt])

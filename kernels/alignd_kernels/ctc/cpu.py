@@ -101,12 +101,12 @@ def warm_up(dtypes: Iterable[DType] = tuple(DType)) -> None:
     wanted = tuple(dtypes)
     dense.warm_up(wanted)
     for dtype in wanted:
-        align(
-            CtcBatch(
-                np.zeros(2, dtype.storage), dtype, one - 1, one, one + 1, one + 1, np.ones(1, np.int32), one - 1, one,
-                np.zeros(1, np.int32), np.zeros(1, np.float32),
-            )
+        batch = CtcBatch(
+            np.zeros(2, dtype.storage), dtype, one - 1, one, one + 1, one + 1, np.ones(1, np.int32), one - 1, one,
+            np.zeros(1, np.int32), np.zeros(1, np.float32),
         )  # fmt: skip
+        scratch_bytes(batch)
+        align(batch)
 
 
 class _Launch:

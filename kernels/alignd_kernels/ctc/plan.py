@@ -92,7 +92,7 @@ def _batch_sizes(frames, labels, vocabulary, kept_bytes, sizes):  # type: ignore
 
 
 def scratch_bytes(batch: CtcBatch) -> Int64Array:
-    """Memory that an item in progress needs beside its input and output, int64 [B]; an upper bound.
+    """Memory that an item in progress needs beside its input and output, int64 [B]; on one thread an upper bound.
 
     With tiles of P = 32 pairs and F = 16 frames, C = ⌊L/P⌋ + 1 columns of them, and A bytes of an accumulator:
     8 (CP + 1) + 12 ⌈T/F⌉ + 4 min(V, L) + 2ACP for the lattice's places and scores; 4APF + AF max(32, V + 1) for a block
@@ -100,7 +100,8 @@ def scratch_bytes(batch: CtcBatch) -> Int64Array:
     at most C (⌊(T − L + P + F − 2)/F⌋ + 1) tiles. Where these would take more than `KEPT_BYTES`, instead of them, with
     segments of G = 16 ⌊(2L (T − L + P))^⅓ / 16F⌋ + 16 blocks:
     192 G (⌊GF/2P⌋ + 4) + 2APC (⌊(T − L + P + 2F)/GF⌋ + 1) + 4 ⌈T/GF⌉ + 12 G.
-    Items of `SHARED_TILES` or more take AT besides.
+    Items of `SHARED_TILES` or more take AT besides, and a block of emissions for each further thread, which is not
+    counted. A thread takes, of each part, as much as the item of its batch that needs most of it.
     """
     found = np.zeros((len(batch), SIZES), np.int64)
     T, L, V = (np.array(given, np.int64) for given in (batch.frames, batch.target_lengths, batch.vocabulary))

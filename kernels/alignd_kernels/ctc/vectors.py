@@ -139,7 +139,7 @@ class Vectors:
         """A vector of stored scores in the accumulator's type, as `numba_helpers.widen`."""
         if isinstance(stored, types.Float):
             return rows
-        builder, words, floats = self._builder, ir.VectorType(ir.IntType(32), rows.type.count), None
+        builder, words = self._builder, ir.VectorType(ir.IntType(32), rows.type.count)
         floats = ir.VectorType(ir.FloatType(), rows.type.count)
 
         def every(number: int) -> Any:

@@ -89,10 +89,11 @@ def scratch_bytes(batch: MasBatch) -> Int64Array:
     """Memory that an item in progress needs beside its input and output, int64 [B].
 
     4 N · ⌈S / 2N⌉ · ⌊(T − S + 4N − 2) / N⌋ for the back-pointers and S + 2T + 4N accumulators, with tiles of N = 16
-    (8 for float64) tokens and frames; 0 where S > T.
+    (8 for float64) tokens and frames; 0 where S > T. A thread takes, of each part, as much as the item of its batch
+    that needs most of it: the sum is that of the largest item where one is the largest in all.
     """
     found = np.empty(len(batch), np.int64)
-    tokens, frames = (np.asarray(lengths, np.int64) for lengths in (batch.tokens, batch.frames))
+    tokens, frames = np.array(batch.tokens, np.int64), np.array(batch.frames, np.int64)  # of one kind for the compiler
     _scratch(tokens, frames, lane_count(batch.dtype), np.dtype(batch.dtype.accumulator).itemsize, found)
     return found
 
