@@ -27,11 +27,11 @@ LOCAL_ITEMS: Final = 512
 """In process: some milliseconds of work, and no more cells than an engine does at a time. In smaller requests what
 costs as much each as some items do (a hand-over between threads, an idle one at the end) is felt."""
 
-COPIED_BYTES: Final = 16 << 20
+COPIED_BYTES: Final = 8 << 20
 """In process, of a request of what an iterator gives: its copies are our memory."""
 
 PATIENCE_S: Final = 0.1
-"""After so long a request of what an iterator gives is full: its maker is slow, and what it made is waited for."""
+"""When an iterator takes so long for an item, or for all of a request, what it made is sent: it is waited for."""
 
 ITEM_OVERHEAD: Final = 64
 """More bytes than an item's lengths and the like take in a message beside its payload."""
@@ -134,6 +134,7 @@ class Packer(Generic[ItemT, Request, Reply, ResultT]):
         self._limits = limits
         self._borrow = borrow
         self._clock = clock
+        self._pushed = clock()
         self._most_items = min(limits.items, family.items_per_request)
         most = limits.most_bytes if limits.message_bytes is None else min(limits.most_bytes, limits.message_bytes)
         self._most_bytes = most - ITEM_OVERHEAD
@@ -206,10 +207,14 @@ class Packer(Generic[ItemT, Request, Reply, ResultT]):
         parcel.cells += cells
         self._count += count
         full = parcel.nbytes >= self._enough_bytes or parcel.cells >= self._limits.cells
-        late = not self._borrow and self._clock() - parcel.opened > PATIENCE_S
+        late = not self._borrow and self._late(parcel)
         if full or late or parcel.count >= self._most_items:
             return [*complete, *self.flush()]
         return complete
+
+    def _late(self, parcel: Parcel[ItemT, Request, Reply, ResultT]) -> bool:
+        before, self._pushed = self._pushed, self._clock()
+        return self._pushed - min(parcel.opened, before) > PATIENCE_S
 
     def _fits(self, parcel: Parcel[ItemT, Request, Reply, ResultT], item: ItemT, nbytes: int, cells: int) -> bool:
         return (

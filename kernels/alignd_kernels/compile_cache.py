@@ -8,6 +8,7 @@ process are not affected: nothing of Numba's configuration is touched.
 import contextlib
 import functools
 import hashlib
+import logging
 import os
 import stat
 import sys
@@ -21,6 +22,8 @@ import llvmlite.binding
 from numba import njit
 from numba.core import config, event
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
+
+log = logging.getLogger("alignd")
 
 
 @functools.cache
@@ -64,6 +67,7 @@ def cache_folder() -> Path:
         folder = base / "numba" / source_hash()
         if _usable(base, folder):
             return folder
+        log.warning("%s cannot hold compiled kernels: it must be a folder that this user alone can write to", base)
     return Path(tempfile.mkdtemp(prefix="alignd-"))
 
 

@@ -62,14 +62,14 @@ def find_devices(wanted: str, threads: int | None = None, memory_bytes: int | No
             raise ValueError("--device interpreter needs TRITON_INTERPRET=1 in the environment")
         return [Device(INTERPRETER, "Triton interpreter", "triton", "cpu", _free_memory(memory_bytes), None)]
     if wanted != "cuda" and not (wanted.startswith("cuda:") and wanted[5:].isdigit()):
-        raise ValueError(f"--device {wanted}: there are auto, cpu, cuda and cuda:N")
+        raise ValueError(f"device {wanted}: there are auto, cpu, cuda and cuda:N")
     found = _cuda_devices(memory_bytes)
     devices = found if wanted == "cuda" else [device for device in found if device.id == wanted]
     if not devices:
         have = (
             ", ".join(device.id for device in found) or "no CUDA device (or torch, of alignd-server[gpu], is missing)"
         )
-        raise ValueError(f"--device {wanted}: this machine has {have}; --device cpu runs everywhere")
+        raise ValueError(f"device {wanted}: this machine has {have}; cpu runs everywhere")
     return devices
 
 

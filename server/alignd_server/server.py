@@ -20,7 +20,7 @@ from alignd_server.errors import DeviceLostError
 from alignd_server.interceptor import MetricsInterceptor
 from alignd_server.metrics import Metrics
 from alignd_server.service import AlignmentHandlers
-from alignd_server.settings import Settings, is_loopback, split_address
+from alignd_server.settings import OFF, Settings, is_loopback, split_address
 
 log = structlog.get_logger("alignd.server")
 
@@ -55,7 +55,7 @@ class Server:
         for sign in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(sign, self._stop.set)
         # An address that is taken is told at once, not after the kernels are compiled.
-        for address in filter(None, (settings.listen, settings.metrics_listen)):
+        for address in settings.addresses():
             _check_free(address)
         # Else every counter and histogram has a second sample, which nobody asks for.
         disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -149,7 +149,7 @@ class Server:
         await handlers.idle()
 
     def _serve_metrics(self, metrics: Metrics) -> Any:
-        if not self._settings.metrics_listen:
+        if self._settings.metrics_listen == OFF:
             return None
         host, port = split_address(self._settings.metrics_listen)
         # A thread of its own: scrapes never wait behind work.
@@ -164,7 +164,7 @@ class Server:
         settings = self._settings
         if settings.device == "auto" and engine.devices[0].backend == "numba":
             log.info("no CUDA device: running on the CPU", processor=engine.devices[0].name)
-        for address in filter(None, (settings.listen, settings.metrics_listen)):
+        for address in settings.addresses():
             if not is_loopback(address):
                 log.warning("listening on a public address without encryption or authentication", address=address)
         log.info(

@@ -13,6 +13,9 @@ NotNegative = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(ge=0)]
 PositiveSeconds = Annotated[float, Field(gt=0)]
 
+OFF = "off"
+"""Instead of an address. The empty string stands for a setting's default everywhere."""
+
 
 class Settings(BaseSettings):
     """The alignd server: batched alignment over gRPC. Each flag is also a variable: --max-queue-items is
@@ -31,7 +34,7 @@ class Settings(BaseSettings):
 
     listen: str = Field("127.0.0.1:50051", description="Address of the gRPC service; port 0 takes a free one.")
     metrics_listen: str = Field(
-        "127.0.0.1:9464", description="Address of /metrics for Prometheus; empty for none; port 0 takes a free one."
+        "127.0.0.1:9464", description="Address of /metrics for Prometheus; off for none; port 0 takes a free one."
     )
     device: str = Field("auto", description="auto (CUDA where there is one, else the CPU), cpu, cuda (all) or cuda:N.")
     threads: NotNegative = Field(0, description="Threads of the CPU's kernels, and of audio; 0 for all processors.")
@@ -57,11 +60,15 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _check(self) -> "Settings":
         split_address(self.listen)
-        if self.metrics_listen:
+        if self.metrics_listen != OFF:
             split_address(self.metrics_listen)
         if self.max_queue_bytes < self.max_message_bytes:
             raise ValueError("--max-queue-bytes must be at least --max-message-bytes, or the largest could never enter")
         return self
+
+    def addresses(self) -> list[str]:
+        """What is listened on."""
+        return [address for address in (self.listen, self.metrics_listen) if address != OFF]
 
     def engine_limits(self) -> EngineLimits:
         return EngineLimits(

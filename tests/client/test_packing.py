@@ -56,6 +56,10 @@ def test_what_a_slow_iterator_made_does_not_wait_for_company() -> None:
     now = PATIENCE_S * 2
     assert counts(list(packer.push(np.zeros((1, 4), np.float32)))) == [3]
     assert not packer.push(np.zeros((1, 4), np.float32))
+    now = PATIENCE_S * 4
+    assert counts(list(packer.push(np.zeros((1, 4), np.float32)))) == [2]
+    now = PATIENCE_S * 6  # nobody else is likely to come soon
+    assert counts(list(packer.push(np.zeros((1, 4), np.float32)))) == [1]
 
 
 def test_in_process_a_request_of_copies_is_bounded() -> None:

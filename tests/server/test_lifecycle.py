@@ -13,6 +13,7 @@ from typing import Any
 
 import grpc
 import numpy as np
+import psutil
 import pytest
 from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -20,6 +21,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 
 from alignd import wire
 from alignd.v1 import alignment_pb2 as pb
+from alignd_kernels.threads import available_cpus
 from alignd_server import __version__
 from alignd_server.settings import Settings
 from support import reference_answers, workloads
@@ -144,10 +146,10 @@ def test_a_port_that_is_taken(server: ServerProcess, what: str) -> None:
 
 @pytest.mark.parametrize(
     ("device", "words"),
-    [("tpu", ["--device tpu", "auto, cpu, cuda and cuda:N"]), ("cuda:99", ["--device cuda:99", "--device cpu"])],
+    [("tpu", ["device tpu", "auto, cpu, cuda and cuda:N"]), ("cuda:99", ["device cuda:99", "cpu runs everywhere"])],
 )
 def test_an_unknown_device(device: str, words: list[str]) -> None:
-    process = run("--device", device, "--listen", "127.0.0.1:0", "--metrics-listen", "")
+    process = run("--device", device, "--listen", "127.0.0.1:0", "--metrics-listen", "off")
     assert process.returncode == 1
     assert all(word in sentence(process) for word in words)
 
@@ -317,9 +319,26 @@ def test_the_drain_does_not_outlast_its_time() -> None:
     assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
+def test_no_metrics() -> None:
+    with ServerProcess("--audio", "off", metrics_listen="off") as server:
+        assert server.wait_for_log("serving")["metrics_port"] == 0
+        listening = [c for c in psutil.Process(server.process.pid).net_connections() if c.status == psutil.CONN_LISTEN]
+        assert [c.laddr.port for c in listening] == [int(server.target.split(":")[1])]
+
+
 def test_a_signal_while_kernels_compile_ends_the_server(tmp_path: Path) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "alignd_server", "--listen", "127.0.0.1:0", "--metrics-listen", "", "--device", "cpu"],
+        [
+            sys.executable,
+            "-m",
+            "alignd_server",
+            "--listen",
+            "127.0.0.1:0",
+            "--metrics-listen",
+            "off",
+            "--device",
+            "cpu",
+        ],
         env={**os.environ, "ALIGND_CACHE_DIR": str(tmp_path)},
         stderr=subprocess.PIPE,
         text=True,
@@ -327,6 +346,9 @@ def test_a_signal_while_kernels_compile_ends_the_server(tmp_path: Path) -> None:
     try:
         # The cache's folder is made when the first kernel is asked for.
         eventually(lambda: any(tmp_path.iterdir()), "the first kernel", 60)
+        others = min(available_cpus(), len(wire.DataType)) - 1
+        eventually(lambda: len(psutil.Process(process.pid).children()) == others, "others compile too", 10)
+        children = psutil.Process(process.pid).children()
         begin = time.monotonic()
         process.send_signal(signal.SIGTERM)
         _, log = process.communicate(timeout=30)
@@ -334,5 +356,6 @@ def test_a_signal_while_kernels_compile_ends_the_server(tmp_path: Path) -> None:
         assert time.monotonic() - begin < 5
         assert "stopped while starting" in log
         assert "serving" not in log
+        eventually(lambda: not any(child.is_running() for child in children), "its processes have ended", 10)
     finally:
         process.kill()

@@ -29,11 +29,12 @@ class ServerProcess:
         self,
         *flags: str,
         listen: str = "127.0.0.1:0",
+        metrics_listen: str = "127.0.0.1:0",
         environment: dict[str, str] | None = None,
         entry: tuple[str | Path, ...] = (sys.executable, "-m", "alignd_server"),
     ) -> None:
         self._log = tempfile.NamedTemporaryFile("w+", suffix=".log", delete=False)  # noqa: SIM115
-        command = [*entry, "--listen", listen, "--metrics-listen", "127.0.0.1:0"]
+        command = [*entry, "--listen", listen, "--metrics-listen", metrics_listen]
         command += ["--log-format", "json", *([] if "--device" in flags else ["--device", "cpu"]), *flags]
         self.process = subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=self._log, env={**os.environ, **(environment or {})}
