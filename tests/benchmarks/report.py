@@ -9,6 +9,13 @@ from typing import Any
 Record = dict[str, Any]
 
 
+NOISY = 1.5
+"""Third quartile over first, past which the median of one run says little."""
+
+BUSY = 0.5
+"""Load per processor, before the run, past which the ratios themselves are not to be trusted."""
+
+
 def machine_line(machine: Record) -> str:
     versions = " ".join(f"{name} {version}" for name, version in machine["versions"].items())
     load = " ".join(f"{value:.2f}" for value in machine["load"])
@@ -17,8 +24,14 @@ def machine_line(machine: Record) -> str:
         f"{machine['cpu']}, {machine['threads']} threads of {machine['cpus']} CPUs, "
         f"{machine['cache_bytes'] >> 20} MiB last-level cache, load {load}; "
         f"{'GPU ' + machine['gpu'] if machine['gpu'] else 'no CUDA device: no GPU case was run'}\n"
-        f"revision {machine['revision'][:12]} ({state}); Python {machine['python']}, {versions}"
+        f"revision {machine['revision'][:12]} ({state}); Python {machine['python']}, {versions}{_warning(machine)}"
     )
+
+
+def _warning(machine: Record) -> str:
+    if machine["load"][0] <= BUSY * machine["cpus"]:
+        return ""
+    return "\nBUSY with something else: ratios may favour whoever was less disturbed; better run it again"
 
 
 def duration(seconds: float) -> str:
@@ -77,6 +90,8 @@ def _remarks(row: Record, first: Record | None, base: Record | None) -> str:
             remarks.append(f"floor {floor}: {row['share_of_floor']:.0%}")
     elif first is not None:
         remarks.append(f"{row['median'] / first['median']:.3g} × ours")
+    if row["q3"] > NOISY * row["q1"]:
+        remarks.append("NOISY")
     if row.get("agrees") and (row["kind"] != "ours" or "DISAGREES" in row["agrees"]):
         remarks.append(row["agrees"])
     return "; ".join(remarks)

@@ -130,6 +130,13 @@ def test_a_ragged_case_and_a_ctc_case_give_a_table() -> None:
     block = "\n".join(report.case_lines(records[2]))
     assert "ns/cell" in block
     assert "arithmetic" in block or "memory" in block or "chain" in block
+    assert "BUSY" not in text
+    assert "BUSY" in report.machine_line(machine | {"load": [1.5]})
+    row = records[2]["contestants"][0]
+    row["q1"], row["q3"] = row["median"], 1.4 * row["median"]
+    assert "NOISY" not in next(line for line in report.case_lines(records[2]) if row["name"] in line)
+    row["q3"] = 1.6 * row["median"]
+    assert "NOISY" in next(line for line in report.case_lines(records[2]) if row["name"] in line)
 
 
 def test_the_judge_of_ctc_knows_labels_and_their_order() -> None:
