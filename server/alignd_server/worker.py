@@ -3,7 +3,7 @@
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Final
 
 import structlog
@@ -42,10 +42,13 @@ class Worker(threading.Thread):
         self._on_lost = on_lost
         self._alone = alone
         self._assisted = threading.Lock()
+        self._executions: dict[tuple[str, Hashable], Execution] = {}
 
     def run(self) -> None:
-        while (jobs := self._queue.take()) and self._work_off(jobs):
-            pass
+        while jobs := self._queue.take():
+            self._metrics.of(jobs[0].operation.name).queue_depth.dec(len(jobs))
+            if not self._work_off(jobs):
+                return
 
     def assist(self, job: Job) -> bool:
         """Do this thread's work for `job` on the calling one, if this one would only be woken for it. False if not."""
@@ -54,7 +57,6 @@ class Worker(threading.Thread):
         try:
             if not self._queue.idle():
                 return False
-            self._metrics.of(job.operation.name).queue_depth.inc()
             self._work_off([job])
             return True
         finally:
@@ -84,7 +86,6 @@ class Worker(threading.Thread):
         now, now_ns = time.monotonic(), time.monotonic_ns()
         op = jobs[0].operation.name
         metrics = self._metrics.of(op)
-        metrics.queue_depth.dec(len(jobs))
         late = [job for job in jobs if job.expired(now)]
         for job in late:
             job.error = DeadlineExceededError("the deadline passed while the request waited; it was not run")
@@ -96,12 +97,19 @@ class Worker(threading.Thread):
         for job in jobs:
             job.started_ns = now_ns
             metrics.queue_duration.observe((now_ns - job.admitted_ns) * 1e-9)
-        execution = Execution(jobs[0].operation, self._device, self._alone, self._observer(jobs[0]))
-        launch = execution.run([job.request for job in jobs], [job.cost for job in jobs])
+        launch = self._execution(jobs[0]).run([job.request for job in jobs], [job.cost for job in jobs])
         for job, reply in zip(jobs, launch.replies, strict=True):
             job.reply = job.timed(reply, launch.kernel_ns)
         self._count(op, launch.replies)
         finish(jobs)
+
+    def _execution(self, job: Job) -> Execution:
+        """Of all jobs with this one's operation and key."""
+        found = self._executions.get((job.operation.name, job.key))
+        if found is None:
+            found = Execution(job.operation, self._device, self._alone, self._observer(job))
+            self._executions[job.operation.name, job.key] = found
+        return found
 
     def _observer(self, job: Job) -> Callable[[Sequence[Cost], Launch[Any]], None]:
         device, metrics = self._device, self._metrics.of(job.operation.name)
