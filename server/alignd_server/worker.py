@@ -65,8 +65,10 @@ class Worker(threading.Thread):
     def finish(self, timeout: float | None) -> None:
         """Wait until the queue, which is closed, is worked off, and a caller who assists is done; at most `timeout`
         seconds."""
+        begun = time.monotonic()
         self.join(timeout)
-        if self._assisted.acquire(timeout=ASSISTED_S if timeout is None else min(timeout, ASSISTED_S)):
+        rest = ASSISTED_S if timeout is None else timeout - (time.monotonic() - begun)
+        if self._assisted.acquire(timeout=min(max(rest, 0.0), ASSISTED_S)):
             self._assisted.release()
 
     def _work_off(self, jobs: list[Job]) -> bool:
