@@ -121,8 +121,9 @@ def scores(value: Any, name: str, axes: str) -> tuple[NumpyArray, DataType]:
 
 
 def exists_whole(values: object) -> bool:
-    """Whether all of the caller's arrays are there already; an iterator may put its next item where this one is."""
-    return isinstance(values, np.ndarray | Sequence) or is_tensor(values)
+    """Whether all of the caller's arrays are there already; an iterator, or a sequence that makes its items when asked
+    for them, may put the next one where this one is."""
+    return isinstance(values, np.ndarray | list | tuple) or is_tensor(values)
 
 
 def stacked(value: Any) -> tuple[NumpyArray, DataType] | None:

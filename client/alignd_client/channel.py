@@ -26,9 +26,10 @@ def resolve_target(target: str | None) -> str:
     """The address to call: the argument, else ALIGND_TARGET, else localhost:50051."""
     if target is not None and not isinstance(target, str):
         raise TypeError(f"target must be a str like {DEFAULT_TARGET!r}, not {target!r}")
-    if target and re.match(r"https?://|[\w.-]+$", target):
-        raise ValueError(f"target must be host:port like {DEFAULT_TARGET!r}, not {target!r}")
-    return target or os.environ.get(TARGET_VARIABLE) or DEFAULT_TARGET
+    found = target or os.environ.get(TARGET_VARIABLE) or DEFAULT_TARGET
+    if re.match(r"https?://|[\w.-]+$", found):
+        raise ValueError(f"target must be host:port like {DEFAULT_TARGET!r}, not {found!r}")
+    return found
 
 
 def import_grpc(module: str = "grpc") -> Any:

@@ -1,6 +1,6 @@
 """What is given whole is read where it lies; what an iterator gives is copied; results own their memory."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -90,6 +90,27 @@ def test_what_an_iterator_gives_is_copied(local: AlignClient, engine: list[FakeE
     assert [result.path.tolist() for result in local.align_mas(refill())] == paths(values)
     for request in engine[0].requests:
         assert not any(np.shares_memory(piece, buffer) for piece in pieces(payload(request)))
+
+
+class Lazy(Sequence[npt.NDArray[np.float32]]):
+    """As a dataset that reads each item into the same buffer when it is asked for."""
+
+    def __init__(self, values: list[npt.NDArray[np.float32]]) -> None:
+        self._values = values
+        self._buffer = np.zeros(values[0].shape, np.float32)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __getitem__(self, index: Any) -> Any:
+        self._buffer[:] = self._values[index]
+        return self._buffer
+
+
+@pytest.mark.parametrize("shape", [(2, 6), LARGE])
+def test_what_a_sequence_makes_on_demand_is_copied(local: AlignClient, shape: tuple[int, int]) -> None:
+    values = [scores(*shape, seed=seed) for seed in range(5)]
+    assert [result.path.tolist() for result in local.align_mas(Lazy(values))] == paths(values)
 
 
 def test_targets_are_always_copied() -> None:

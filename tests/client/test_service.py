@@ -337,9 +337,12 @@ def test_many_threads_share_a_client(server: FakeServer) -> None:
 
 
 @pytest.mark.parametrize("target", ["http://localhost:50051", "localhost", "10.0.0.1"])
-def test_a_target_is_a_host_and_a_port(target: str) -> None:
+def test_a_target_is_a_host_and_a_port(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="target must be host:port like 'localhost:50051', not"):
         AlignClient(target)
+    monkeypatch.setenv("ALIGND_TARGET", target)
+    with pytest.raises(ValueError, match="target must be host:port"):
+        AlignClient()
 
 
 def test_the_target_comes_from_the_environment(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
