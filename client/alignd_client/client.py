@@ -25,7 +25,7 @@ class AlignClient:
     The `align_*` methods take any iterable and return a lazy iterator over results in the same order: they read ahead
     only as far as `max_in_flight` requests reach, so that both ends may be longer than memory. Arrays that are given
     whole (one stacked array, a list or tuple) are read where they lie, and must not be changed until their results are
-    out. What anything else gives is copied: it may use one buffer for all of its items. Progress is the caller's to show:
+    out. What anything else gives is copied: it may use one buffer for all its items. Progress is the caller's to show:
     `for a in tqdm(client.align_mas(items), total=len(items))`. With `on_error="raise"` an item that cannot be aligned
     raises its `InvalidItemError` when it is reached, which ends the iterator, as exceptions do; long work wants
     `on_error="return"`, where it comes out as a result whose `status` says why.
