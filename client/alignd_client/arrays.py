@@ -146,6 +146,8 @@ def flat(array: NumpyArray, borrow: bool) -> NumpyArray:
 
 def end_to_end(arrays: Sequence[NumpyArray]) -> Buffers:
     """One payload of the values of all, each row-major. Large arrays that lie so are not copied."""
+    if len(arrays) == 1 and arrays[0].ndim == 1:
+        return np.ascontiguousarray(arrays[0])
     pieces: list[NumpyArray] = []
     small: list[NumpyArray] = []
     for array in arrays:
@@ -168,13 +170,15 @@ def _joined(arrays: Sequence[NumpyArray]) -> NumpyArray:
 def lengths(values: Sequence[int], counts: Sequence[int]) -> Int64Array:
     """int64 [sum of counts]: each value as often as its count says."""
     if len(counts) == 1:
-        return np.full(counts[0], values[0], np.int64)
+        array = np.empty(counts[0], np.int64)
+        array.fill(values[0])
+        return array
     return np.repeat(np.array(values, np.int64), counts)
 
 
 def shared_kind(kinds: Sequence[Kind], counts: Sequence[int]) -> Kind | list[Kind]:
     """The one kind of all items, or each item's."""
-    if all(kind == kinds[0] for kind in kinds):
+    if len(kinds) == 1 or all(kind == kinds[0] for kind in kinds):
         return kinds[0]
     return [kind for kind, count in zip(kinds, counts) for _ in range(count)]
 
@@ -194,7 +198,10 @@ def wrapped(arrays: list[NumpyArray], kinds: Kind | list[Kind]) -> list[Any]:
 def owned_parts(array: NumpyArray, lengths: Int64Array) -> list[NumpyArray]:
     """`array`, which holds items end to end, as one array for each: in memory of its own, so that a result that is kept
     does not keep the others of its reply."""
-    ends = list(itertools.accumulate(lengths.tolist(), initial=0))
+    sizes = lengths.tolist()
+    if sizes.count(sizes[0]) == len(sizes):  # rows of a matrix are made sooner than slices
+        return list(map(np.ndarray.copy, array.reshape(len(sizes), sizes[0])))
+    ends = list(itertools.accumulate(sizes, initial=0))
     return [array[start:end].copy() for start, end in itertools.pairwise(ends)]
 
 

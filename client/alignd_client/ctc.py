@@ -172,6 +172,7 @@ class CtcFamily:
             blank=self.blank,
             star_score=self.star_score,
         )
+        self.rpc.check_request(request)
         return request, CtcContents(frames, labels, targets, shared_kind([item.kind for item in items], counts))
 
     def check(self, contents: CtcContents, reply: CtcReply) -> None:

@@ -80,11 +80,14 @@ class Family(Protocol[ItemT, Request, Reply, ResultT]):
         ...
 
     def refuse(self, item: ItemT) -> ItemStatus | None:
-        """Why an item cannot travel, alone or with others; None if it can."""
+        """Why an item cannot travel, alone or with others; None if it can. Of several, which are alike, all or none."""
         ...
 
     def pack(self, items: Sequence[ItemT]) -> tuple[Request, Contents]:
-        """One request of items with equal keys, and what `unpack` needs to know of them."""
+        """One request of items with equal keys, and what `unpack` needs to know of them.
+
+        Raises `MalformedRequestError` for what no door takes: an engine in this process does not look.
+        """
         ...
 
     def check(self, contents: Contents, reply: Reply) -> None:

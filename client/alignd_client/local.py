@@ -140,12 +140,15 @@ class Slot:
 
     def release(self) -> None:
         """More than once does nothing more."""
-        try:
-            home = self._home.pop()()
-        except IndexError:
+        if not self._home:
             return
+        try:
+            where = self._home.pop()
+        except IndexError:  # another thread was faster
+            return
+        home = where()
         if home is not None:
-            home.put(Slot(weakref.ref(home)))
+            home.put(Slot(where))
 
     __del__ = release
 
@@ -191,10 +194,11 @@ class LocalCall(Generic[Request, Reply]):
 
     def attempt(self, remaining: Remaining) -> Reply:
         begun, self._begun = self._begun, False
-        if begun and self._running is not None:
-            # Late or not, what is there is there.
-            return self._result(self._running, None if self._running.done() else remaining())
-        return self._result(self._submit(self._slot(remaining), remaining, waits=True), remaining())
+        running = self._running if begun else None
+        if running is None:
+            running = self._submit(self._slot(remaining), remaining, waits=True)
+        # Late or not, what is there is there.
+        return self._result(running, None if running.done() else remaining())
 
     def _slot(self, remaining: Remaining) -> Slot:
         while True:

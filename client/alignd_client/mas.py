@@ -110,6 +110,7 @@ class MasFamily:
         tokens = lengths([item.tokens for item in items], counts)
         frames = lengths([item.frames for item in items], counts)
         values = end_to_end([item.values for item in items])
+        # It is not checked: what `check_request` looks for, `prepare` and `refuse` leave no room for.
         # Paths follow from durations and would only make the reply longer.
         request = MasRequest(values, items[0].data_type, tokens, frames, return_paths=False)
         return request, MasContents(tokens, frames, shared_kind([item.kind for item in items], counts))

@@ -90,12 +90,11 @@ class Parcel(Generic[ItemT, Request, Reply, ResultT]):
     def request(self) -> Request:
         """The request, once: its payload is in no item afterwards, so that memory holds it once for each in flight.
 
-        Raises `InvalidRequestError` for what no door takes: here, as an engine in this process would not see it.
+        Raises `InvalidRequestError` for what no door takes.
         """
-        request, self.contents = self.family.pack(self.items)
-        self.items = []
+        items, self.items = self.items, []
         try:
-            self.rpc.check_request(request)
+            request, self.contents = self.family.pack(items)
         except MalformedRequestError as error:
             raise invalid_request(error) from None
         return request
@@ -146,8 +145,13 @@ class Packer(Generic[ItemT, Request, Reply, ResultT]):
 
     def parts(self, stack: ItemT) -> Iterator[ItemT] | None:
         """A caller's one array of items as parts, each a request's worth; None if its items must be refused."""
+        if self._family.refuse(stack):
+            return None
+        nbytes, count = stack.nbytes + ITEM_OVERHEAD * stack.count, stack.count
+        if nbytes <= self._enough_bytes and count <= self._most_items and stack.cells <= self._limits.cells:
+            return iter((stack,))  # a request's worth in all
         first = stack.part(0, 1)
-        if self._over_limit(first) or self._family.refuse(first):
+        if self._over_limit(first):
             return None
         enough = -(-self._enough_bytes // (first.nbytes + ITEM_OVERHEAD))
         most = self._most_bytes // (first.nbytes + ITEM_OVERHEAD)

@@ -24,9 +24,9 @@ class PerProcess(Generic[T]):
         _ALL.add(self)
 
     def get(self) -> T:
-        value = self.peek()
-        if value is not None:
-            return value
+        made = self._made
+        if made is not None and made[0] == os.getpid():  # as `peek`
+            return made[1]
         with self._lock:
             value = self.peek()
             if value is None:

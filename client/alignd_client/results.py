@@ -39,6 +39,11 @@ class Alignment:
     score: float
     status: ItemStatus
 
+    def __init__(self, durations: Array, score: float, status: ItemStatus) -> None:
+        # What a frozen dataclass makes for itself takes twice as long, for each of many items.
+        values = self.__dict__
+        values["durations"], values["score"], values["status"] = durations, score, status
+
     @cached_property
     def path(self) -> Array:
         """int32 [T], the token of each frame."""

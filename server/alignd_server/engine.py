@@ -3,10 +3,10 @@
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Any, Final, Literal, Protocol, overload
 
 import structlog
 
@@ -16,7 +16,7 @@ from alignd_server import __version__
 from alignd_server.admission import Admission, Reservation
 from alignd_server.device import Device, find_devices
 from alignd_server.errors import DeadlineExceededError, DeviceLostError, NotServedError, UnavailableError
-from alignd_server.jobs import Job, JobFuture, Sink, finish
+from alignd_server.jobs import Job, JobFuture, Outcome, Settled, Sink, finish, nobody
 from alignd_server.metrics import Metrics
 from alignd_server.operation import AnyOperation, Cost
 from alignd_server.queue import BatchLimits, JobQueue
@@ -120,7 +120,16 @@ class Engine:
             ),
         )
 
-    def submit(self, name: str, request: Any, timeout: float | None = None, *, waits: bool = False) -> "Future[Any]":
+    @overload
+    def submit(self, name: str, request: Any, timeout: float | None = None) -> JobFuture: ...
+
+    @overload
+    def submit(self, name: str, request: Any, timeout: float | None = None, *, waits: Literal[False]) -> JobFuture: ...
+
+    @overload
+    def submit(self, name: str, request: Any, timeout: float | None = None, *, waits: bool) -> Outcome: ...
+
+    def submit(self, name: str, request: Any, timeout: float | None = None, *, waits: bool = False) -> Outcome:
         """The in-process door: the reply to `request`, as the RPC called `name` would give it.
 
         Args:
@@ -129,14 +138,16 @@ class Engine:
                 before this returns, unless others wait: to wake a worker takes about as long. With a timeout it is
                 not, as what a thread does itself cannot be given up.
 
-        Raises (or puts into the future):
+        Raises (or puts into the outcome):
             NotServedError: no such operation here.
             MalformedRequestError: the request contradicts itself.
             OverloadedError, DeadlineExceededError, UnavailableError: as the names say.
         """
-        future = JobFuture()
         deadline = None if timeout is None else time.monotonic() + timeout
-        job = self.admit(name, request, sink=future, deadline=deadline, waits=waits and timeout is None)
+        job = self.admit(name, request, deadline=deadline, waits=waits and timeout is None)
+        future = job.sink
+        if not isinstance(future, JobFuture):
+            return Settled(job)
         if not future.done():
             future.add_done_callback(lambda future: self.cancel(job) if future.cancelled() else None)
         return future
@@ -146,7 +157,7 @@ class Engine:
         name: str,
         request: Any,
         *,
-        sink: Sink,
+        sink: Sink | None = None,
         deadline: float | None = None,
         reservation: Reservation | None = None,
         waits: bool = False,
@@ -154,25 +165,29 @@ class Engine:
         """Queue a request. Its outcome goes to `sink`, unless this raises.
 
         Args:
+            sink: None for a `JobFuture`, which is made if the job has to be waited for.
             reservation: room that its message holds already; it is the engine's from here on, also if this raises.
-            waits: as in `submit`; what is done at once has an outcome when this returns.
+            waits: as in `submit`; what is done at once has an outcome when this returns, and nobody else is told.
         """
         pipeline = self._pipelines.get(name)
         target: Any = pipeline or self._operations.get(name)
         try:
             if target is None:
                 raise NotServedError(f"{name} is not answered here; GetServerInfo lists what is")
-            if len(request) > self.limits.max_queue_items:
-                limit = self.limits.max_queue_items
-                raise MalformedRequestError(("", f"{len(request)} items in a request, over the limit of {limit}"))
+            items, limit = len(request), self.limits.max_queue_items
+            if items > limit:
+                raise MalformedRequestError(("", f"{items} items in a request, over the limit of {limit}"))
             reservation = reservation or self.admission.reserve(target.payload_bytes(request))
-            job = self._job(target, request, reservation, sink, deadline)
+            job = self._job(target, request, reservation, sink or nobody, deadline)
             self._check(job)
-            reservation.add_items(len(request))
+            reservation.add_items(items)
+            if waits and not pipeline and self._assisted(job):
+                return job
+            job.sink = sink or JobFuture()
             if pipeline:
                 pipeline.start(job)
                 self.metrics.of(pipeline.name).queue_depth.inc()
-            elif not (waits and self._assisted(job)):
+            else:
                 self._enqueue(job)
         except BaseException:
             if reservation:

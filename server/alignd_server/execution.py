@@ -9,12 +9,12 @@ import structlog
 from alignd.wire import ItemCode, ItemStatus
 from alignd_server.device import Device
 from alignd_server.errors import DeviceLostError
-from alignd_server.operation import AnyOperation, Cost, Launch
+from alignd_server.operation import AnyOperation, Cost, Launch, total
 
 log = structlog.get_logger("alignd.execution")
 
-Observe = Callable[[Sequence[Cost], Launch[Any]], None]
-"""Told of every launch that succeeded: what its requests cost and its outcome."""
+Observe = Callable[[Cost, Launch[Any]], None]
+"""Told of every launch that succeeded: what all its requests cost and its outcome."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,21 +42,21 @@ class Execution:
         Raises:
             DeviceLostError: nothing can run on this device any more.
         """
+        cost = total(costs)
         try:
-            self._check_memory(costs)
+            self._check_memory(cost)
             launch = self.operation.run(requests, self.device, alone=self.alone)
         except Exception as error:
             if _lost(error):
                 raise DeviceLostError(f"{self.device.id} is lost: {error}") from error
             failure = error
         else:
-            self.observe(costs, launch)
+            self.observe(cost, launch)
             return launch
         return self._halves(requests, costs, failure)
 
-    def _check_memory(self, costs: Sequence[Cost]) -> None:
-        total, largest = sum(cost.scratch_bytes for cost in costs), max(cost.largest_scratch_bytes for cost in costs)
-        need = self.device.scratch_bytes(total, largest, self.alone)
+    def _check_memory(self, cost: Cost) -> None:
+        need = self.device.scratch_bytes(cost.scratch_bytes, cost.largest_scratch_bytes, self.alone)
         if need > self.device.memory_bytes:
             raise MemoryError(
                 f"needs {need} bytes of memory; {self.device.id} has a budget of {self.device.memory_bytes}"

@@ -3,8 +3,8 @@
 import time
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
 import structlog
 
@@ -53,11 +53,11 @@ class Job:
     def expired(self, now: float) -> bool:
         return self.deadline is not None and now >= self.deadline
 
-    def timed(self, reply: Any, kernel_ns: int) -> Any:
-        """`reply` with this job's `Timing`."""
+    def answer(self, reply: Any, kernel_ns: int) -> None:
+        """Take `reply` for the outcome, and note in it where the time went."""
         now = time.monotonic_ns()
-        timing = Timing(self.started_ns - self.admitted_ns, kernel_ns, now - self.admitted_ns)
-        return replace(reply, timing=timing)
+        reply.timing = Timing(self.started_ns - self.admitted_ns, kernel_ns, now - self.admitted_ns)
+        self.reply = reply
 
 
 def finish(jobs: Sequence[Job]) -> None:
@@ -75,6 +75,34 @@ def finish(jobs: Sequence[Job]) -> None:
             log.exception("a caller could not be told")
 
 
+def nobody(jobs: Sequence[Job]) -> None:
+    """The sink of a job that its caller's own thread works off: there is nobody to be told."""
+
+
+class Settled:
+    """The outcome of a job that was worked off on the spot, as a future that is done: a real one, with its lock and its
+    notices to threads that might wait, takes a good part of the time of a small request."""
+
+    __slots__ = ("_job",)
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+
+    def done(self) -> bool:
+        return True
+
+    def result(self, timeout: float | None = None) -> Any:
+        if self._job.error is not None:
+            raise self._job.error
+        return self._job.reply
+
+    def cancel(self) -> bool:
+        return False
+
+    def add_done_callback(self, call: Callable[[Any], object]) -> None:
+        call(self)
+
+
 class JobFuture(Future[Any]):
     """Completed with its job's outcome: a sink for one."""
 
@@ -86,3 +114,7 @@ class JobFuture(Future[Any]):
                 self.set_exception(job.error)
             else:
                 self.set_result(job.reply)
+
+
+Outcome: TypeAlias = JobFuture | Settled
+"""What has become of a job, or will."""

@@ -30,6 +30,19 @@ class Cost:
     largest_scratch_bytes: int
 
 
+def total(costs: Sequence[Cost]) -> Cost:
+    """Of all requests of a launch."""
+    if len(costs) == 1:
+        return costs[0]
+    return Cost(
+        sum(cost.items for cost in costs),
+        sum(cost.cells for cost in costs),
+        sum(cost.nbytes for cost in costs),
+        sum(cost.scratch_bytes for cost in costs),
+        max(cost.largest_scratch_bytes for cost in costs),
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Launch(Generic[Reply]):
     """Outcome of one launch: a reply per request, in order, and the time in the kernels."""

@@ -61,9 +61,8 @@ class JobQueue:
             return waiting
 
     def idle(self) -> bool:
-        """Whether a worker waits, and nothing for it."""
-        with self._changed:
-            return self._idle > 0 and not self._waiting
+        """Whether a worker waits, and nothing for it. A guess: it may be otherwise once this has returned."""
+        return self._idle > 0 and not self._waiting
 
     def close(self) -> None:
         """Let the workers go once nothing waits."""

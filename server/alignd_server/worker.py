@@ -89,11 +89,12 @@ class Worker(threading.Thread):
         op = jobs[0].operation.name
         metrics = self._metrics.of(op)
         late = [job for job in jobs if job.expired(now)]
-        for job in late:
-            job.error = DeadlineExceededError("the deadline passed while the request waited; it was not run")
-            self._metrics.rejected.labels(op, "deadline").inc()
-        finish(late)
-        jobs = [job for job in jobs if not job.finished]
+        if late:
+            for job in late:
+                job.error = DeadlineExceededError("the deadline passed while the request waited; it was not run")
+                self._metrics.rejected.labels(op, "deadline").inc()
+            finish(late)
+            jobs = [job for job in jobs if not job.finished]
         if not jobs:
             return
         for job in jobs:
@@ -101,7 +102,7 @@ class Worker(threading.Thread):
             metrics.queue_duration.observe((now_ns - job.admitted_ns) * 1e-9)
         launch = self._execution(jobs[0]).run([job.request for job in jobs], [job.cost for job in jobs])
         for job, reply in zip(jobs, launch.replies, strict=True):
-            job.reply = job.timed(reply, launch.kernel_ns)
+            job.answer(reply, launch.kernel_ns)
         self._count(op, launch.replies)
         finish(jobs)
 
@@ -113,14 +114,14 @@ class Worker(threading.Thread):
             self._executions[job.operation.name, job.key] = found
         return found
 
-    def _observer(self, job: Job) -> Callable[[Sequence[Cost], Launch[Any]], None]:
+    def _observer(self, job: Job) -> Callable[[Cost, Launch[Any]], None]:
         device, metrics = self._device, self._metrics.of(job.operation.name)
         dtype = job.key[0] if isinstance(job.key, tuple) else str(job.key)
 
-        def observe(costs: Sequence[Cost], launch: Launch[Any]) -> None:
+        def observe(cost: Cost, launch: Launch[Any]) -> None:
             metrics.kernel_duration(device.backend, device.id, dtype).observe(launch.kernel_ns * 1e-9)
-            metrics.batch_items.observe(sum(cost.items for cost in costs))
-            metrics.batch_cells.observe(sum(cost.cells for cost in costs))
+            metrics.batch_items.observe(cost.items)
+            metrics.batch_cells.observe(cost.cells)
 
         return observe
 

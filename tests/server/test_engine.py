@@ -28,6 +28,7 @@ from alignd_server.errors import (
     OverloadedError,
     UnavailableError,
 )
+from alignd_server.jobs import Settled
 from alignd_server.operation import Cost, Launch
 
 CPU = Device("fake:0", "fake", "fake", None, 1000, None)
@@ -43,7 +44,7 @@ class Items:
         return len(self.values)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Answers:
     statuses: tuple[ItemStatus, ...]
     values: tuple[int, ...]
@@ -127,8 +128,14 @@ def make(operation: FakeOperation) -> Iterator[Callable[..., Engine]]:
         engine.close(10)
 
 
-def ask(engine: Engine, *values: int, timeout: float | None = None, waits: bool = False) -> "Future[Answers]":
-    return engine.submit("Fake", Items(values), timeout, waits=waits)
+def ask(engine: Engine, *values: int, timeout: float | None = None) -> "Future[Answers]":
+    return engine.submit("Fake", Items(values), timeout)
+
+
+def answer(engine: Engine, *values: int, timeout: float | None = None) -> Answers:
+    """As a caller who has nothing else to do."""
+    answers: Answers = engine.submit("Fake", Items(values), timeout, waits=True).result(10)
+    return answers
 
 
 def hold(engine: Engine, operation: FakeOperation) -> "Future[Answers]":
@@ -370,22 +377,39 @@ def by_caller(operation: FakeOperation) -> list[bool]:
 
 def test_whoever_waits_does_short_work_itself(make: Any, operation: FakeOperation) -> None:
     engine = make(devices=(POOLED,))
-    answers = [ask(engine, value, waits=True).result(10).values for value in range(1, 10) for _ in range(20)]
+    answers = [answer(engine, value).values for value in range(1, 10) for _ in range(20)]
     assert answers == [(2 * value,) for value in range(1, 10) for _ in range(20)]
     assert any(by_caller(operation))  # unless the worker was faster, each time
     assert engine.admission.items == engine.admission.nbytes == 0
     assert engine.metrics.registry.get_sample_value("alignd_queue_depth", {"op": "fake"}) == 0
 
 
+def test_what_was_done_on_the_spot_is_a_future_that_is_done(make: Any, operation: FakeOperation) -> None:
+    engine = make(devices=(POOLED,))
+    told: list[Any] = []
+
+    def assisted() -> Any:
+        outcome = engine.submit("Fake", Items((4,)), waits=True)
+        return outcome if isinstance(outcome, Settled) else None
+
+    found = [outcome for outcome in (assisted() for _ in range(100)) if outcome]
+    assert found  # unless the worker was not idle yet, each time
+    assert found[0].done()
+    assert not found[0].cancel()
+    found[0].add_done_callback(told.append)
+    assert told == found[:1]
+    assert found[0].result(0).values == (8,)
+
+
 def test_what_could_not_be_interrupted_is_left_to_the_worker(make: Any, operation: FakeOperation) -> None:
     engine = make(devices=(POOLED,), max_batch_cells=1 << 40)
     for _ in range(20):
-        assert ask(engine, 3, timeout=10, waits=True).result(10).values == (6,)
+        assert answer(engine, 3, timeout=10).values == (6,)
         long = ASSISTED_CELLS + 1
-        assert ask(engine, long, waits=True).result(10).values == (2 * long,)
+        assert answer(engine, long).values == (2 * long,)
     assert not any(by_caller(operation))
     gpu = make(devices=(CPU,))
-    assert [ask(gpu, 3, waits=True).result(10).values for _ in range(20)] == [(6,)] * 20
+    assert [answer(gpu, 3).values for _ in range(20)] == [(6,)] * 20
     assert not any(by_caller(operation))
 
 
@@ -393,7 +417,7 @@ def test_behind_a_busy_worker_the_caller_waits(make: Any, operation: FakeOperati
     engine = make(devices=(POOLED,))
     first = hold(engine, operation)
     threading.Timer(0.2, operation.gate.set).start()
-    assert ask(engine, 4, waits=True).result(10).values == (8,)
+    assert answer(engine, 4).values == (8,)
     assert first.result(10).values == (2,)
     assert not any(by_caller(operation))
 
@@ -401,9 +425,9 @@ def test_behind_a_busy_worker_the_caller_waits(make: Any, operation: FakeOperati
 def test_errors_of_work_that_the_caller_does(make: Any, operation: FakeOperation) -> None:
     engine = make(devices=(POOLED,))
     for _ in range(20):
-        assert codes(ask(engine, 13, waits=True).result(10)) == [ItemCode.INTERNAL]
+        assert codes(answer(engine, 13)) == [ItemCode.INTERNAL]
     with pytest.raises(DeviceLostError):
-        ask(engine, 66, waits=True).result(10)
+        answer(engine, 66)
     assert not engine.healthy
 
 
@@ -411,7 +435,7 @@ def test_many_callers_that_do_their_work_themselves(make: Any, operation: FakeOp
     engine = make(devices=(POOLED,))
 
     def caller(number: int) -> bool:
-        return all(ask(engine, number + i, waits=True).result(10).values == (2 * (number + i),) for i in range(200))
+        return all(answer(engine, number + i).values == (2 * (number + i),) for i in range(200))
 
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(caller, range(100, 900, 100)))

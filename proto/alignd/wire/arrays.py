@@ -61,7 +61,7 @@ def pieces(payload: Buffers) -> tuple[Array, ...]:
 
 
 def nbytes_of(payload: Buffers) -> int:
-    return sum(piece.nbytes for piece in pieces(payload))
+    return sum(piece.nbytes for piece in payload) if isinstance(payload, tuple) else payload.nbytes
 
 
 def cut(payload: Buffers, start: int, stop: int) -> Buffers:
@@ -87,7 +87,7 @@ def to_bytes(payload: Buffers, dtype: npt.DTypeLike) -> bytes:
 
 def check_size(payload: Buffers, count: int, field: str) -> None:
     """Raises `MalformedRequestError` unless there are `count` elements: kernels trust the lengths."""
-    held = sum(len(piece) for piece in pieces(payload))
+    held = sum(len(piece) for piece in payload) if isinstance(payload, tuple) else len(payload)
     if held != count:
         raise MalformedRequestError((field, f"{held} elements, but the lengths ask for {count}"))
 

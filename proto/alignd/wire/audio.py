@@ -1,9 +1,10 @@
 """AlignAudio: the words and tokens of one recording with their times."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from alignd.v1 import alignment_pb2 as pb
 from alignd.wire.rpc import (
+    UNTIMED,
     ItemStatus,
     Rpc,
     Timing,
@@ -39,7 +40,7 @@ class AlignedSymbol:
     confidence: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class AudioReply:
     """`words` and `tokens` are empty and `score` NaN where `status` is not OK."""
 
@@ -49,7 +50,7 @@ class AudioReply:
     score: float
     audio_seconds: float
     model: str
-    timing: Timing = field(default_factory=Timing)
+    timing: Timing = UNTIMED
 
 
 def _encode_request(request: AudioRequest) -> bytes:

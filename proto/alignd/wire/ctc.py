@@ -1,6 +1,6 @@
 """ForcedAlign: CTC forced alignment over a ragged batch."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -19,6 +19,7 @@ from alignd.wire.arrays import (
     total,
 )
 from alignd.wire.rpc import (
+    UNTIMED,
     ItemStatus,
     MalformedRequestError,
     Rpc,
@@ -64,7 +65,7 @@ class CtcRequest:
         return len(self.frames)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class CtcReply:
     """Best paths of a `CtcRequest`.
 
@@ -81,7 +82,7 @@ class CtcReply:
     paths: npt.NDArray[np.int32]
     frame_scores: npt.NDArray[np.float32]
     scores: npt.NDArray[np.float64]
-    timing: Timing = field(default_factory=Timing)
+    timing: Timing = UNTIMED
 
 
 def _encode_request(request: CtcRequest) -> bytes:

@@ -1,6 +1,6 @@
 """MaximumPath: monotonic alignment search over a ragged batch."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -19,6 +19,7 @@ from alignd.wire.arrays import (
     total,
 )
 from alignd.wire.rpc import (
+    UNTIMED,
     ItemStatus,
     MalformedRequestError,
     Rpc,
@@ -53,7 +54,7 @@ class MasRequest:
         return len(self.tokens)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class MasReply:
     """Best paths of a `MasRequest`.
 
@@ -68,7 +69,7 @@ class MasReply:
     durations: npt.NDArray[np.int32]
     paths: npt.NDArray[np.int32]
     scores: npt.NDArray[np.float64]
-    timing: Timing = field(default_factory=Timing)
+    timing: Timing = UNTIMED
 
 
 MAX_UNBACKED: Final = 1 << 20
@@ -102,7 +103,7 @@ def _check_request(request: MasRequest) -> None:
     """Raises `MalformedRequestError` for values that do not fit the lengths, and for lengths that would make a large
     reply out of a few bytes."""
     tokens, frames = request.tokens, request.frames
-    check_size(request.values, int(tokens @ frames), "values")
+    check_size(request.values, int(tokens.dot(frames)), "values")
     if tokens.all() and frames.all():
         return
     empty = (tokens == 0) | (frames == 0)

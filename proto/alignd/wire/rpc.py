@@ -66,6 +66,9 @@ class Timing:
     total_ns: int = 0
 
 
+UNTIMED: Final = Timing()
+
+
 class MalformedRequestError(ValueError):
     """A request that contradicts itself or the contract.
 
@@ -95,7 +98,7 @@ class Rpc(Generic[Request, Reply]):
 
     `decode_request` and `check_request` raise `MalformedRequestError`; `decode_reply` raises `ValueError` for a reply
     that is no message. `check_request` is what decoding refuses in a request that is consistent with itself: whoever
-    hands one on without encoding it asks there, so that every door refuses the same.
+    hands one on without encoding it asks there, so that every door refuses the same, or makes none that it refuses.
     """
 
     name: str

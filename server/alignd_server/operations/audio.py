@@ -98,20 +98,20 @@ class AudioPipeline:
     def _handle(self, job: Job) -> None:
         """Give the job its reply or its error."""
         try:
-            job.reply = self._align(job)
+            self._align(job)
         except AudioError as error:
-            job.reply = self._failed(job, ItemStatus(ItemCode(int(error.status)), error.field, str(error)))
+            self._fail(job, ItemStatus(ItemCode(int(error.status)), error.field, str(error)))
         except MemoryError as error:
-            job.reply = self._failed(job, ItemStatus(ItemCode.OUT_OF_MEMORY, "audio", f"it does not fit: {error}"))
+            self._fail(job, ItemStatus(ItemCode.OUT_OF_MEMORY, "audio", f"it does not fit: {error}"))
         except EngineError as error:
             job.error = error
         except Exception as error:
             log.exception("a recording failed")
-            job.reply = self._failed(job, ItemStatus(ItemCode.INTERNAL, "", f"{type(error).__name__}: {error}"))
+            self._fail(job, ItemStatus(ItemCode.INTERNAL, "", f"{type(error).__name__}: {error}"))
         if job.reply is not None:
             self._engine.metrics.items.labels(self.name, job.reply.status.code.name.lower()).inc()
 
-    def _align(self, job: Job) -> AudioReply:
+    def _align(self, job: Job) -> None:
         metrics = self._engine.metrics
         self._check_wanted(job)
         job.started_ns = time.monotonic_ns()
@@ -128,12 +128,12 @@ class AudioPipeline:
         status = reply.statuses[0]
         if not status.ok:
             field = "transcript" if status.code is ItemCode.TOO_FEW_FRAMES else "audio"
-            return self._failed(job, ItemStatus(status.code, field, status.message))
+            self._fail(job, ItemStatus(status.code, field, status.message))
+            return
         words, tokens = timed(utterance, reply.paths, reply.frame_scores)
         name = utterance.description.name
         answer = AudioReply(OK, words, tokens, float(reply.scores[0]), utterance.audio_seconds, name)
-        timely: AudioReply = job.timed(answer, reply.timing.kernel_ns)
-        return timely
+        job.answer(answer, reply.timing.kernel_ns)
 
     def _check_wanted(self, job: Job) -> None:
         if job.cancelled or job.expired(time.monotonic()):
@@ -144,10 +144,9 @@ class AudioPipeline:
     def _model(self, request: AudioRequest) -> AcousticModel:
         return self._models.get(request.model, self._default)
 
-    def _failed(self, job: Job, status: ItemStatus) -> AudioReply:
+    def _fail(self, job: Job, status: ItemStatus) -> None:
         name = self._model(job.request).describe().name
-        reply: AudioReply = job.timed(AudioReply(status, (), (), math.nan, 0.0, name), 0)
-        return reply
+        job.answer(AudioReply(status, (), (), math.nan, 0.0, name), 0)
 
 
 def _emissions(utterance: Utterance) -> CtcRequest:

@@ -9,13 +9,20 @@ from alignd.wire import FORCED_ALIGN, CtcReply, CtcRequest, DataType, ItemStatus
 from alignd.wire.arrays import cut, nbytes_of
 from alignd_kernels import ctc
 from alignd_kernels.ctc.batch import STAR_MAX, CtcBatch
-from alignd_kernels.dtypes import DType
 from alignd_kernels.ragged import Int64Array, offsets_of
 from alignd_kernels.status import Status
 from alignd_server.device import Device
 from alignd_server.operation import Cost, Launch
 from alignd_server.operations import backends
-from alignd_server.operations.ragged import concatenated, cost_of, item_status, item_statuses, located, shares
+from alignd_server.operations.ragged import (
+    DTYPES,
+    concatenated,
+    cost_of,
+    item_status,
+    item_statuses,
+    located,
+    shares,
+)
 
 FIELDS: Final = {
     Status.EMPTY: "frames",
@@ -111,7 +118,7 @@ def _batch(requests: Sequence[CtcRequest]) -> CtcBatch:
     log_probs, sources, offsets = located([request.log_probs for request in requests], frames * vocabulary)
     return CtcBatch(
         log_probs,
-        DType(requests[0].data_type.value),
+        DTYPES[requests[0].data_type],
         offsets,
         frames,
         vocabulary,

@@ -1,6 +1,7 @@
 """MaximumPath: monotonic alignment search."""
 
 from collections.abc import Hashable, Sequence
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -9,17 +10,26 @@ import numpy.typing as npt
 from alignd.wire import MAXIMUM_PATH, DataType, ItemStatus, MasReply, MasRequest
 from alignd.wire.arrays import cut, nbytes_of
 from alignd_kernels import mas
-from alignd_kernels.dtypes import DType
 from alignd_kernels.mas.batch import MasBatch
 from alignd_kernels.ragged import offsets_of
 from alignd_kernels.status import Status
 from alignd_server.device import Device
 from alignd_server.operation import Cost, Launch
 from alignd_server.operations import backends
-from alignd_server.operations.ragged import concatenated, cost_of, item_status, item_statuses, located, shares
+from alignd_server.operations.ragged import (
+    DTYPES,
+    concatenated,
+    cost_of,
+    item_status,
+    item_statuses,
+    located,
+    shares,
+)
 
 FIELDS: Final = {Status.EMPTY: "frames", Status.TOO_FEW_FRAMES: "frames"}
 """The request's field at fault; `values` for what is not listed."""
+
+NO_PATHS: Final = np.zeros(0, np.int32)
 
 
 class MasOperation:
@@ -41,27 +51,20 @@ class MasOperation:
     def cost(self, request: MasRequest, device: Device) -> Cost:
         tokens, frames = request.tokens, request.frames
         # Where the items lie is no matter of memory.
-        batch = MasBatch(request.values, DType(request.data_type.value), frames, tokens, frames, frames)
+        batch = MasBatch(request.values, DTYPES[request.data_type], frames, tokens, frames, frames)
         scratch = backends.backend("mas", device).scratch_bytes(batch)
-        return cost_of(int(tokens @ frames), scratch, self.payload_bytes(request))
+        return cost_of(int(tokens.dot(frames)), scratch, self.payload_bytes(request))
 
     def run(self, requests: Sequence[MasRequest], device: Device, *, alone: bool) -> Launch[MasReply]:
         batch = _batch(requests)
         result = backends.align("mas", batch, device, alone)
         items = shares(requests, len)
         tokens = shares(requests, lambda request: int(request.tokens.sum()))
-
-        def reply(index: int) -> MasReply:
-            request, statuses = requests[index], result.statuses[items[index]]
-            durations = result.durations[tokens[index]]
-            return MasReply(
-                item_statuses(statuses, lambda item, status: _describe(request, item, status)),
-                durations,
-                _paths(request, durations) if request.return_paths else np.zeros(0, np.int32),
-                result.scores[items[index]],
-            )
-
-        return Launch([reply(index) for index in range(len(requests))], result.kernel_ns)
+        replies = [
+            _reply(request, result.statuses[own], result.durations[own_tokens], result.scores[own])
+            for request, own, own_tokens in zip(requests, items, tokens)
+        ]
+        return Launch(replies, result.kernel_ns)
 
     def take(self, request: MasRequest, start: int, stop: int) -> MasRequest:
         cells = offsets_of(request.tokens * request.frames)
@@ -94,7 +97,17 @@ def _batch(requests: Sequence[MasRequest]) -> MasBatch:
     tokens = concatenated([request.tokens for request in requests])
     frames = concatenated([request.frames for request in requests])
     values, sources, offsets = located([request.values for request in requests], tokens * frames)
-    return MasBatch(values, DType(requests[0].data_type.value), offsets, tokens, frames, frames, sources)
+    return MasBatch(values, DTYPES[requests[0].data_type], offsets, tokens, frames, frames, sources)
+
+
+def _reply(
+    request: MasRequest,
+    statuses: npt.NDArray[np.int32],
+    durations: npt.NDArray[np.int32],
+    scores: npt.NDArray[np.float64],
+) -> MasReply:
+    paths = _paths(request, durations) if request.return_paths else NO_PATHS
+    return MasReply(item_statuses(statuses, partial(_describe, request)), durations, paths, scores)
 
 
 def _paths(request: MasRequest, durations: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:

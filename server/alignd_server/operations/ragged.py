@@ -2,20 +2,24 @@
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from alignd.wire import OK, ItemCode, ItemStatus
+from alignd.wire import OK, DataType, ItemCode, ItemStatus
 from alignd.wire.arrays import Buffers, pieces
+from alignd_kernels.dtypes import DType
 from alignd_kernels.ragged import Int64Array, offsets_of
 from alignd_kernels.status import Status
 from alignd_server.operation import Cost
 
 Request = TypeVar("Request")
 
-ALL_OK = int(Status.OK)
+ALL_OK: Final = int(Status.OK)
+
+DTYPES: Final = {data_type: DType(data_type.value) for data_type in DataType}
+"""The kernels' name of each type."""
 
 
 def concatenated(arrays: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
@@ -34,10 +38,10 @@ def located(payloads: Sequence[Buffers], sizes: Int64Array) -> tuple[Buffers, In
         the buffer, or all of them; the buffer of each item, int64 [B], or None if there is one; and the index of each
         item's first element in its buffer, int64 [B].
     """
+    starts = sizes.cumsum() - sizes
+    if len(payloads) == 1 and not isinstance(payloads[0], tuple):
+        return payloads[0], None, starts
     buffers = tuple(piece for payload in payloads for piece in pieces(payload))
-    starts = offsets_of(sizes)[:-1]
-    if len(buffers) == 1:
-        return buffers[0], None, starts
     begins = offsets_of(np.array([len(buffer) for buffer in buffers], np.int64))[:-1]
     sources = np.searchsorted(begins, starts, "right") - 1
     return buffers, sources, starts - begins[sources]
@@ -62,9 +66,10 @@ def item_statuses(
     statuses: npt.NDArray[np.int32], describe: Callable[[int, Status], ItemStatus]
 ) -> tuple[ItemStatus, ...]:
     """Kernels' statuses as the contract's; `describe(item, status)` is asked about the failed ones alone."""
-    if (statuses == ALL_OK).all():
-        return (OK,) * len(statuses)
-    return tuple(OK if code == ALL_OK else describe(item, _known(code)) for item, code in enumerate(statuses.tolist()))
+    codes: list[int] = statuses.tolist()
+    if codes.count(ALL_OK) == len(codes):
+        return (OK,) * len(codes)
+    return tuple(OK if code == ALL_OK else describe(item, _known(code)) for item, code in enumerate(codes))
 
 
 def _known(code: int) -> Status:
