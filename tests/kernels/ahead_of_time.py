@@ -1,6 +1,6 @@
 """Compile the Triton kernels without a GPU and say what came out: python ahead_of_time.py FAMILY COMPUTE_CAPABILITY.
 
-One line of JSON for each type of scores. To be run without TRITON_INTERPRET.
+One line of JSON for each kernel and type of scores. To be run without TRITON_INTERPRET.
 """
 
 import importlib
@@ -11,20 +11,36 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 MEMORY = 8 << 30
 """Bytes: a bad block size has driven ptxas to 22 GB."""
 
-ARGUMENTS = {
+KERNELS = {
+    "mas": {"mas_forward_kernel": "mas.gpu_forward", "mas_trace_kernel": "mas.gpu_trace"},
+    "ctc": {"ctc_best_path_kernel": "ctc.gpu_kernel"},
+}
+"""The kernels that a family launches, and where they are; what they are compiled for stands beside them."""
+
+ELEMENTS = {
     "mas": {
         "values": "scores",
+        "tokens": "i64",
+        "frames": "i64",
         "table": "i64",
         "durations": "i32",
+        "borders": "i64",
+        "tickets": "i32",
+        "bits": "i32",
+        "moved": "i8",
+        "best": "fp64",
+        "trouble": "i32",
+        "arrivals": "i32",
+        "paths": "i32",
         "scores": "fp64",
         "statuses": "i32",
-        "rows": "accumulator",
-        "bits": "i32",
+        "on_path": "accumulator",
     },
     "ctc": {
         "log_probs": "scores",
@@ -40,45 +56,52 @@ ARGUMENTS = {
         "bits": "i32",
     },
 }
-"""Element types of the tensors that a kernel takes."""
+"""Element types of the tensors that a family's kernels take. All other arguments are int32."""
 
-SHORT = {"float16": "fp16", "bfloat16": "bf16", "float32": "fp32", "float64": "fp64", "int32": "i32", "int64": "i64"}
-
-
-def kernel_of(family: str) -> Any:
-    return getattr(importlib.import_module(f"alignd_kernels.{family}.gpu_kernel"), f"{family}_best_path_kernel")
-
-
-def pointers(family: str, scores: str) -> dict[str, str]:
-    """Element type of each tensor argument, as Triton abbreviates it."""
-    accumulator = "fp64" if scores == "float64" else "fp32"
-    names = {"scores": SHORT[scores], "accumulator": accumulator}
-    return {name: names.get(element, element) for name, element in ARGUMENTS[family].items()}
+SHORT = {
+    "float16": "fp16",
+    "bfloat16": "bf16",
+    "float32": "fp32",
+    "float64": "fp64",
+    "int8": "i8",
+    "int32": "i32",
+    "int64": "i64",
+}
 
 
-def compiled(family: str, dtype: Any, capability: int) -> dict[str, Any]:
+def module_of(family: str, name: str) -> ModuleType:
+    return importlib.import_module(f"alignd_kernels.{KERNELS[family][name]}")
+
+
+def signature(family: str, kernel: Any, dtype: Any, constants: dict[str, object]) -> dict[str, str]:
+    """Type of each argument, as Triton abbreviates it."""
+    accumulator = "fp64" if dtype.value == "float64" else "fp32"
+    names = {"scores": SHORT[dtype.value], "accumulator": accumulator}
+    tensors = {name: f"*{names.get(element, element)}" for name, element in ELEMENTS[family].items()}
+    return {name: "constexpr" if name in constants else tensors.get(name, "i32") for name in kernel.arg_names}
+
+
+def compiled(family: str, name: str, dtype: Any, capability: int) -> dict[str, Any]:
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
     from alignd_kernels.gpu_language import LAUNCH_OPTIONS
 
-    constants = importlib.import_module(f"alignd_kernels.{family}.gpu_kernel").constants(dtype)
-    signature = {name: f"*{element}" for name, element in pointers(family, dtype.value).items()}
-    signature |= {"pitch_of_table": "i32"} | dict.fromkeys(constants, "constexpr")
-    kernel = kernel_of(family)
-    assert list(signature) == list(kernel.arg_names)
+    module = module_of(family, name)
+    kernel, constants = getattr(module, name), module.constants(dtype)
     begin = time.perf_counter()
     # No attributes: the kernels ask not to be specialised by alignment or value, so this is what a launch compiles.
-    source = ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs={})
+    types = signature(family, kernel, dtype, constants)
+    source = ASTSource(fn=kernel, signature=types, constexprs=constants, attrs={})
     binary = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=LAUNCH_OPTIONS)
     seconds = time.perf_counter() - begin
-    cubin = Path(triton.knobs.cache.dir) / f"{family}.cubin"
+    cubin = Path(triton.knobs.cache.dir) / f"{name}.cubin"
     cubin.write_bytes(binary.asm["cubin"])
     usage = resources(cubin)
     ptx = binary.asm["ptx"]
     return {
-        "kernel": kernel.__name__,
+        "kernel": name,
         "dtype": dtype.value,
         "capability": capability,
         "triton": triton.__version__,
@@ -88,6 +111,8 @@ def compiled(family: str, dtype: Any, capability: int) -> dict[str, Any]:
         "barriers": len(re.findall(r"\bbar\.sync\b|\bbar\.warp\.sync\b|\bbarrier\.sync\b", ptx)),
         "non_coherent_loads": len(re.findall(r"ld\.global\S*\.nc\b", ptx)),
         "fused_multiply_adds": len(re.findall(r"\bfma\.", ptx)),
+        "words_taken_over": len(re.findall(r"\bld\.volatile\.global\.b64\b", ptx)),
+        "words_handed_over": len(re.findall(r"\batom\.global\.gpu\.relaxed\.exch\.b64\b", ptx)),
         "seconds": round(seconds, 1),
     }
 
@@ -106,5 +131,6 @@ if __name__ == "__main__":
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
     from alignd_kernels.dtypes import DType
 
-    for each in DType:
-        print(json.dumps(compiled(sys.argv[1], each, int(sys.argv[2]))), flush=True)
+    for each in KERNELS[sys.argv[1]]:
+        for scores in DType:
+            print(json.dumps(compiled(sys.argv[1], each, scores, int(sys.argv[2]))), flush=True)

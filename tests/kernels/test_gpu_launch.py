@@ -1,5 +1,7 @@
 """What the ahead-of-time test compiles is what a launch compiles."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from kernels.gpu_support import Launches
@@ -11,17 +13,29 @@ from alignd_kernels.mas import gpu as mas_gpu
 from kernels import ahead_of_time
 
 
+def type_of(argument: Any) -> str:
+    """As Triton abbreviates it."""
+    if not hasattr(argument, "dtype"):
+        return "i32"
+    return "*" + ahead_of_time.SHORT[str(argument.dtype).removeprefix("torch.")]
+
+
 @pytest.mark.interpreter
 @pytest.mark.parametrize("dtype", DType)
 def test_what_is_compiled_is_what_is_launched(dtype: DType, monkeypatch: pytest.MonkeyPatch) -> None:
     x = dyadic(np.random.default_rng(0), (2, 4))
     batches = {"mas": mas_batch([x], dtype), "ctc": ctc_batch([(x, np.array([1], np.int32), 0, 0.0)], dtype)}
     for family, gpu in {"mas": mas_gpu, "ctc": ctc_gpu}.items():
-        launches = Launches(ahead_of_time.kernel_of(family), really=False)
-        monkeypatch.setattr(gpu, f"{family}_best_path_kernel", launches)
+        launches = {}
+        for name in ahead_of_time.KERNELS[family]:
+            launches[name] = Launches(getattr(ahead_of_time.module_of(family, name), name))
+            monkeypatch.setattr(gpu, name, launches[name])
         gpu.align(batches[family], "cpu")
-        (launched,) = launches.arguments
-        tensors = ahead_of_time.pointers(family, dtype.value)
-        names = {name: ahead_of_time.SHORT[str(launched[name].dtype).removeprefix("torch.")] for name in tensors}
-        assert names == tensors
-        assert gpu.constants(dtype).items() <= launched.items()
+        for name, launch in launches.items():
+            module = ahead_of_time.module_of(family, name)
+            constants = module.constants(dtype)
+            (launched,) = launch.arguments
+            types = ahead_of_time.signature(family, getattr(module, name), dtype, constants)
+            given = {argument: kind for argument, kind in types.items() if kind != "constexpr"}
+            assert {argument: type_of(launched[argument]) for argument in given} == given
+            assert constants.items() <= launched.items()

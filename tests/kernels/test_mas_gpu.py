@@ -1,6 +1,7 @@
 """Monotonic alignment search by Triton against the reference: interpreted on the CPU, or for real with `-m gpu`."""
 
 import dataclasses
+import functools
 from collections.abc import Iterator
 
 import numpy as np
@@ -25,8 +26,9 @@ from kernels.strategies import (
     with_minus_infinity,
 )
 
+from alignd_kernels import gpu_borders
 from alignd_kernels.dtypes import DType
-from alignd_kernels.mas import cpu, gpu
+from alignd_kernels.mas import cpu, gpu, gpu_forward
 from alignd_kernels.mas.batch import MasBatch
 from alignd_kernels.ragged import offsets_of
 from alignd_kernels.status import Status
@@ -60,6 +62,19 @@ def test_equals_the_reference_over_several_strips(device: str, batch: MasBatch) 
 
 
 EDGES = [(1, 1), (1, 33), (31, 31), (31, 40), (32, 32), (32, 33), (33, 64), (63, 65), (64, 64), (65, 65), (65, 97)]
+EDGES += [
+    (1, 31),
+    (1, 32),
+    (2, 63),
+    (2, 64),
+    (2, 65),
+    (15, 16),
+    (16, 17),
+    (17, 127),
+    (127, 128),
+    (128, 129),
+    (129, 193),
+]
 
 
 @on_each_device
@@ -155,64 +170,141 @@ def test_a_padded_batch_in_any_strides(device: str) -> None:
         item = flat.values[flat.offsets[index] :][: tokens * frames].reshape(tokens, frames)
         value[index, :tokens, :frames] = torch.from_numpy(item)
     lengths = torch.tensor(shapes).T.to(device)
-    durations, scores, statuses = gpu.launch(value.to(device), lengths[0], lengths[1])
-    expected = cpu.align(flat)
-    starts = offsets_of(flat.tokens)
-    for index, (tokens, _) in enumerate(shapes):
-        own = np.zeros(9, np.int32)
-        own[:tokens] = expected.durations[starts[index] : starts[index + 1]]
-        np.testing.assert_array_equal(durations[index].cpu(), own)
-    np.testing.assert_array_equal(scores.cpu(), expected.scores)
-    np.testing.assert_array_equal(statuses.cpu(), expected.statuses)
+    found = gpu.launch(value.to(device), lengths[0], lengths[1])
+    expected = cpu.align(flat, paths=True)
+    tokens, frames = offsets_of(flat.tokens), offsets_of(flat.frames)
+    for index in range(len(shapes)):
+        for row, values in [
+            (found.durations[index], expected.durations[tokens[index] : tokens[index + 1]]),
+            (found.paths[index], expected.paths[frames[index] : frames[index + 1]]),
+        ]:
+            np.testing.assert_array_equal(row.cpu(), np.pad(values, (0, len(row) - len(values))))
+    np.testing.assert_array_equal(found.scores.cpu(), expected.scores)
+    np.testing.assert_array_equal(found.statuses.cpu(), expected.statuses)
 
 
 @on_each_device
 def test_lengths_beyond_the_padded_size_are_caught(device: str) -> None:
     value = torch.zeros(3, 2, 4).to(device)
     tokens, frames = torch.tensor([2, 3, 2]).to(device), torch.tensor([4, 4, 2**40]).to(device)
-    durations, scores, statuses = gpu.launch(value, tokens, frames)
-    assert statuses.tolist() == [Status.OK, Status.INTERNAL, Status.INTERNAL]
-    assert durations.tolist() == [[1, 3], [0, 0], [0, 0]]
-    assert scores.isnan().tolist() == [False, True, True]
+    found = gpu.launch(value, tokens, frames)
+    assert found.statuses.tolist() == [Status.OK, Status.INTERNAL, Status.INTERNAL]
+    assert found.durations.tolist() == [[1, 3], [0, 0], [0, 0]]
+    assert found.paths.tolist() == [[0, 1, 1, 1], [0] * 4, [0] * 4]
+    assert found.scores.isnan().tolist() == [False, True, True]
 
 
 @on_each_device
 def test_too_little_scratch_is_an_error_not_a_fault(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpu, "_words", lambda tokens, frames, dtype: np.zeros(len(tokens), np.int64))
+    monkeypatch.setattr(gpu, "_words", lambda tokens, frames, width: np.zeros(len(tokens), np.int64))
     result = gpu.align(mas_batch([np.zeros((2, 3))], DType.FLOAT32), device)
     assert result.statuses.tolist() == [Status.INTERNAL]
     assert result.durations.tolist() == [0, 0]
 
 
+KERNELS = ("mas_forward_kernel", "mas_trace_kernel")
+
+
+def watched(monkeypatch: pytest.MonkeyPatch, *, really: bool) -> list[Launches]:
+    """The kernels' launches. Borders are of this test alone: what is not launched draws no tickets."""
+    monkeypatch.setattr(gpu_borders, "_kept", functools.cache(lambda device, stream: gpu_borders._Kept()))
+    launches = [Launches(getattr(gpu, name), really) for name in KERNELS]
+    for name, launch in zip(KERNELS, launches):
+        monkeypatch.setattr(gpu, name, launch)
+    return launches
+
+
 @on_each_device
-def test_one_launch_for_a_batch_of_any_lengths(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    launches = Launches(gpu.mas_best_path_kernel)
-    monkeypatch.setattr(gpu, "mas_best_path_kernel", launches)
-    batch = mas_batch([np.zeros((2, 3)), np.zeros((70, 71)), np.zeros((3, 2)), np.zeros((1, 40))], DType.FLOAT32)
+def test_two_launches_for_a_batch_of_any_lengths(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    forward, trace = watched(monkeypatch, really=True)
+    batch = mas_batch([np.zeros((2, 3)), np.zeros((70, 71)), np.zeros((3, 2)), np.zeros((1, 140))], DType.FLOAT32)
     check_mas(batch, gpu.align(batch, device))
-    assert launches.grids == [(4,)]
+    assert forward.grids == [(4 * 2,)]  # strips of 64 tokens
+    assert trace.grids == [(4 * 2,)]  # four chunks of 32 frames
 
 
 @on_each_device
 def test_python_does_nothing_by_frame_token_or_item(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpu, "mas_best_path_kernel", Launches(gpu.mas_best_path_kernel, really=False))
+    watched(monkeypatch, really=False)
     small, large = (mas_batch([np.zeros(shape)] * n, DType.FLOAT32) for shape, n in [((1, 2), 1), ((90, 400), 30)])
-    gpu.align(small, device)  # a first launch compiles
+    gpu.align(large, device)  # a first launch compiles, and makes the borders' memory
     assert python_lines(lambda: gpu.align(small, device)) == python_lines(lambda: gpu.align(large, device))
 
 
 @on_each_device
-def test_scratch_is_what_is_allocated(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    launches = Launches(gpu.mas_best_path_kernel, really=False)
-    monkeypatch.setattr(gpu, "mas_best_path_kernel", launches)
+def test_scratch_is_what_is_used(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    forward, trace = watched(monkeypatch, really=False)
     for dtype in DType:
         batch = mas_batch([np.zeros((160, 800)), np.zeros((3, 2)), np.zeros((0, 5)), np.zeros((7, 7))], dtype)
         gpu.align(batch, device)
         need = gpu.scratch_bytes(batch)
-        scratch = [launches.arguments[-1][name] for name in ("rows", "bits")]
-        assert need.sum() == sum(tensor.numel() * tensor.element_size() for tensor in scratch)
-        assert need[0] < 2 * (160 * 640 / 8 + 16 * 800)
+        scratch = [trace.arguments[-1][name] for name in ("bits", "moved", "on_path", "paths")]
+        allocated = sum(tensor.numel() * tensor.element_size() for tensor in scratch)
+        good = (batch.tokens >= 1) & (batch.tokens <= batch.frames)
+        allocated -= (4 + np.dtype(dtype.accumulator).itemsize) * int(batch.frames[~good].sum())  # their paths
+        width = 32 if dtype is DType.FLOAT64 else 64
+        waste = 5 * width * ((width + 30) // 32 + 1) * int((~good).sum())  # one strip, of one frame
+        planes = 2 if dtype is DType.FLOAT64 else 1
+        assert need.sum() == allocated - waste + 8 * planes * forward.arguments[-1]["plane"]
+        assert need[0] < 0.65 * 160 * 800
         assert need[1:3].tolist() == [0, 0]
+
+
+@on_each_device
+@pytest.mark.parametrize("dtype", [DType.FLOAT32, DType.FLOAT64])
+def test_border_memory_is_used_again(device: str, dtype: DType) -> None:
+    """Whatever earlier launches have left in it: other shapes, items that failed, more of it or less."""
+    rng = np.random.default_rng(7)
+    for shapes in [[(130, 140)], [(3, 5), (70, 90)], [(70, 72), (200, 210)], [(65, 60), (130, 133)], [(130, 140)]]:
+        batch = mas_batch([dyadic(rng, shape) for shape in shapes], dtype)
+        check_mas(batch, gpu.align(batch, device))
+
+
+@on_each_device
+def test_epochs_start_again(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu_borders, "MAX_EPOCH", 3)
+    forward, _ = watched(monkeypatch, really=True)
+    rng = np.random.default_rng(8)
+    for _ in range(7):
+        batch = mas_batch([dyadic(rng, (70, 80))], DType.FLOAT32)
+        check_mas(batch, gpu.align(batch, device))
+    assert [arguments["epoch"] for arguments in forward.arguments] == [1, 2, 3, 1, 2, 3, 1]
+
+
+@on_each_device
+def test_large_borders_are_made_for_one_launch(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu_borders, "KEPT_WORDS", 60)
+    batch = mas_batch([dyadic(np.random.default_rng(9), (70, 80))], DType.FLOAT32)
+    for _ in range(2):
+        check_mas(batch, gpu.align(batch, device))
+
+
+@on_each_device
+def test_a_launch_that_fails_leaves_nothing_to_the_next(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = mas_batch([dyadic(np.random.default_rng(10), (70, 80))], DType.FLOAT32)
+
+    def fails(*_: object, **__: object) -> None:
+        raise RuntimeError("no launch")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gpu, "launcher", lambda *_, **__: fails)
+        with pytest.raises(RuntimeError, match="no launch"):
+            gpu.align(batch, device)
+    check_mas(batch, gpu.align(batch, device))
+
+
+@pytest.mark.interpreter
+@pytest.mark.parametrize("dtype", [DType.FLOAT32, DType.FLOAT64])
+def test_a_border_that_never_comes_fails_its_item_alone(dtype: DType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu, "PATIENCE", 3)
+    monkeypatch.setattr(gpu_forward, "hand_over", lambda *_: None)
+    rng = np.random.default_rng(11)
+    shapes = [(5, 40), (100, 130), (20, 22)]
+    batch = mas_batch([dyadic(rng, shape) for shape in shapes], dtype)
+    result = gpu.align(batch, "cpu")
+    assert result.statuses.tolist() == [Status.OK, Status.INTERNAL, Status.OK]
+    assert not result.durations[5:105].any()
+    assert np.isnan(result.scores[1])
 
 
 def test_devices_without_kernels_are_refused() -> None:
@@ -244,7 +336,7 @@ def test_nothing_waits_before_the_results_are_asked_for() -> None:
     gpu.launch(value, *lengths)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        _, _, statuses = gpu.launch(value, *lengths)
+        result = gpu.launch(value, *lengths)
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    assert (statuses == Status.OK).all()
+    assert (result.statuses == Status.OK).all()

@@ -1,9 +1,13 @@
 """Monotonic alignment search on a GPU. Imported only where one is used (or Triton's interpreter): it needs torch."""
 
+import functools
+from typing import Any, NamedTuple
+
 import numpy as np
 import torch
 
 from alignd_kernels.dtypes import DType
+from alignd_kernels.gpu_borders import PATIENCE, borders
 from alignd_kernels.gpu_common import (
     DTYPES,
     TORCH_DTYPES,
@@ -16,64 +20,121 @@ from alignd_kernels.gpu_common import (
     to_host,
     with_end,
 )
+from alignd_kernels.mas import gpu_forward, gpu_trace
 from alignd_kernels.mas.batch import MasBatch, MasResult, row_major
-from alignd_kernels.mas.gpu_kernel import TOKENS_PER_THREAD, constants, mas_best_path_kernel
+from alignd_kernels.mas.gpu_forward import TOKENS_PER_THREAD, mas_forward_kernel
+from alignd_kernels.mas.gpu_item import MAX_PITCH
+from alignd_kernels.mas.gpu_trace import CHUNKS_PER_PROGRAM, mas_trace_kernel
 from alignd_kernels.ragged import Int64Array, offsets_of
 
 
-def _rows(tokens: Int64Array, frames: Int64Array) -> Int64Array:
-    """Scores in scratch of each item: a strip's left and right border by frame."""
-    return np.where((tokens >= 1) & (tokens <= frames), 2 * frames, 0)
+class DeviceResult(NamedTuple):
+    """Best paths on the device: as `MasResult`, in the layout of the batch."""
+
+    durations: torch.Tensor
+    paths: torch.Tensor
+    scores: torch.Tensor
+    statuses: torch.Tensor
 
 
-def _words(tokens: Int64Array, frames: Int64Array, dtype: DType) -> Int64Array:
-    """Words of back-pointers of each item: for whole strips, the chunks of 32 frames that a strip can be in."""
-    width = 32 * TOKENS_PER_THREAD[dtype]
-    strips = -(-tokens // width)
-    chunks = (frames - tokens + width - 1) // 32 + 1
-    return np.where((tokens >= 1) & (tokens <= frames), strips * chunks * width, 0)
+def _width(dtype: DType) -> int:
+    """Tokens of a strip."""
+    return 32 * TOKENS_PER_THREAD[dtype]
+
+
+def _planes(dtype: DType) -> int:
+    """Words of a border for each frame."""
+    return 2 if dtype is DType.FLOAT64 else 1
+
+
+def _words(tokens: Any, frames: Any, width: int) -> Any:
+    """Words of back-pointers of items that have a path: for whole strips, the chunks that a strip can be in."""
+    return -(-tokens // width) * width * ((frames - tokens + width + 30) // 32 + 1)
+
+
+def _border_words(tokens: Any, frames: Any, width: int) -> Any:
+    """Words, in each plane, of the borders between an item's strips."""
+    return (-(-tokens // width) - 1) * frames
 
 
 def scratch_bytes(batch: MasBatch) -> Int64Array:
-    """Device memory that each item needs beside its input and output, int64 [B]: about S·(T − S)/8 + 8·T bytes.
+    """Device memory that each item needs beside its input and output, int64 [B]: about 0.3·S·T bytes for float32.
 
-    Exactly 4·⌈S/W⌉·W·(⌊(T − S + W − 1)/32⌋ + 1) + 2·T·a, with a the accumulator's size (4, or 8 for float64) and
-    W = 64 (32 for float64); 0 for an item that has no path.
+    Exactly 5·⌈S/W⌉·W·(⌊(T − S + W + 30)/32⌋ + 1) for the way back, 8·p·(⌈S/W⌉ − 1)·T for the borders and (4 + a)·T for
+    the path, with a the accumulator's size (4, or 8 for float64), W = 64 and p = 1 (32 and 2 for float64); 0 for an
+    item that has no path.
     """
-    size = np.dtype(batch.dtype.accumulator).itemsize
-    return 4 * _words(batch.tokens, batch.frames, batch.dtype) + size * _rows(batch.tokens, batch.frames)
+    S, T = batch.tokens, batch.frames
+    size, width = np.dtype(batch.dtype.accumulator).itemsize, _width(batch.dtype)
+    need = 5 * _words(S, T, width) + 8 * _planes(batch.dtype) * _border_words(S, T, width) + (4 + size) * T
+    return np.where((S >= 1) & (S <= T), need, 0)
 
 
-def _enqueue(
-    values: torch.Tensor, table: torch.Tensor, durations: torch.Tensor, row_count: int, word_count: int
-) -> tuple[torch.Tensor, torch.Tensor, Stopwatch]:
-    """Queue the kernel on the current stream and return its scores and statuses, without waiting for it."""
-    device = values.device
-    dtype = DTYPES[values.dtype]
-    items = table.shape[1] - 1
-    scores = torch.empty(items, dtype=torch.float64, device=device)
-    statuses = torch.empty(items, dtype=torch.int32, device=device)
-    rows = torch.empty(row_count, dtype=accumulator_of(dtype), device=device)
-    bits = torch.empty(word_count, dtype=torch.int32, device=device)
-    stopwatch = Stopwatch(device)
-    launch = launcher(
-        mas_best_path_kernel,
-        device,
-        items,
-        (values, table, durations, scores, statuses, rows, bits, items + 1),
-        **constants(dtype),
-    )
-    with stopwatch:
-        launch()
-    return scores, statuses, stopwatch
+class _Launch(NamedTuple):
+    """A batch as the kernels take it.
+
+    Attributes:
+        values: of all items.
+        tokens, frames: int64 [B].
+        table: see `gpu_item`.
+        durations, paths: outputs, not cleared.
+        strips: of the widest item.
+        chunks: of the longest item.
+        strip_count, word_count, border_count: of all items.
+    """
+
+    values: torch.Tensor
+    tokens: torch.Tensor
+    frames: torch.Tensor
+    table: torch.Tensor
+    durations: torch.Tensor
+    paths: torch.Tensor
+    strips: int
+    chunks: int
+    strip_count: int
+    word_count: int
+    border_count: int
+
+    def enqueue(self) -> tuple[DeviceResult, Stopwatch]:
+        """Queue both kernels on the current stream, without waiting for them."""
+        device, dtype, items = self.values.device, DTYPES[self.values.dtype], self.table.shape[1] - 1
+        scores = torch.empty(items, dtype=torch.float64, device=device)
+        statuses = torch.empty(items, dtype=torch.int32, device=device)
+        best = torch.empty(items, dtype=torch.float64, device=device)
+        arrivals = torch.empty(items, dtype=torch.int32, device=device)
+        trouble = torch.empty(self.strip_count, dtype=torch.int32, device=device)
+        bits = torch.empty(self.word_count, dtype=torch.int32, device=device)
+        moved = torch.empty(self.word_count, dtype=torch.int8, device=device)
+        on_path = torch.empty(self.paths.numel(), dtype=accumulator_of(dtype), device=device)
+        shared = (self.values, self.tokens, self.frames, self.table, self.durations)
+        trace = launcher(
+            mas_trace_kernel,
+            device,
+            items * -(-self.chunks // CHUNKS_PER_PROGRAM),
+            (*shared, self.paths, scores, statuses, bits, moved, best, trouble, arrivals, on_path, items + 1, items),
+            **gpu_trace.constants(dtype),
+        )
+        stopwatch = Stopwatch(device)
+        programs = items * self.strips
+        with borders(device, _planes(dtype) * self.border_count, programs) as memory:
+            left = (memory.words, memory.tickets, bits, moved, best, trouble, arrivals)
+            numbers = (items + 1, items, memory.first_ticket, memory.epoch, self.border_count, PATIENCE)
+            forward = launcher(
+                mas_forward_kernel, device, programs, (*shared, *left, *numbers), **gpu_forward.constants(dtype)
+            )
+            with stopwatch:
+                forward()
+                trace()
+        return DeviceResult(self.durations, self.paths, scores, statuses), stopwatch
 
 
-def align(batch: MasBatch, device: torch.device | str) -> MasResult:
-    """Best paths of a batch: one copy in, one kernel launch, one copy out, on the device's current stream.
+def align(batch: MasBatch, device: torch.device | str, *, paths: bool = False) -> MasResult:
+    """Best paths of a batch: one copy in, two kernel launches, one copy out, on the device's current stream.
 
     Args:
         batch: any lengths, also of no items.
         device: a CUDA device, or "cpu" where Triton is interpreted.
+        paths: whether `MasResult.paths` is filled.
 
     Raises:
         ValueError: no kernel runs on `device`.
@@ -82,28 +143,39 @@ def align(batch: MasBatch, device: torch.device | str) -> MasResult:
     device = torch.device(device)
     check_device(device)
     if len(batch) == 0:
-        return MasResult(np.zeros(0, np.int32), np.zeros(0), np.zeros(0, np.int32), 0)
+        none = np.zeros(0, np.int32)
+        return MasResult(none, np.zeros(0), none, 0, none if paths else None)
     values, offsets, pitches = row_major(batch)
-    starts = offsets_of(batch.tokens)
-    rows = offsets_of(_rows(batch.tokens, batch.frames))
-    words = offsets_of(_words(batch.tokens, batch.frames, batch.dtype))
-    table = with_end([offsets, batch.tokens, batch.frames, pitches, starts, rows, words])
+    width = _width(batch.dtype)
+    good = (batch.tokens >= 1) & (batch.tokens <= batch.frames)
+    S, T = np.where(good, batch.tokens, 1), np.where(good, batch.frames, 1)  # of others, no path is looked for
+    starts = [
+        offsets_of(size)
+        for size in (batch.tokens, _words(S, T, width), _border_words(S, T, width), -(-S // width), batch.frames)
+    ]
+    table = with_end([offsets, pitches, *starts, batch.tokens, batch.frames])
+    durations, words, border_words, strips, frames = (int(row[-1]) for row in starts)
     with current(device):
-        durations = torch.empty(int(starts[-1]), dtype=torch.int32, device=device)
-        scores, statuses, stopwatch = _enqueue(
+        table_there = to_device(table, device, torch.int64)
+        result, stopwatch = _Launch(
             to_device(values, device, TORCH_DTYPES[batch.dtype]),
-            to_device(table, device, torch.int64),
-            durations,
-            int(rows[-1]),
-            int(words[-1]),
-        )
-        host = to_host([durations, scores, statuses])
-    return MasResult(host[0], host[1], host[2], stopwatch.elapsed_ns())
+            table_there[-2],
+            table_there[-1],
+            table_there,
+            torch.empty(durations, dtype=torch.int32, device=device),
+            torch.empty(frames, dtype=torch.int32, device=device),
+            max(1, -(-int(batch.tokens.max()) // width)),
+            max(1, -(-int(batch.frames.max()) // 32)),
+            strips,
+            words,
+            border_words,
+        ).enqueue()
+        wanted = [result.durations, result.scores, result.statuses, *([result.paths] if paths else [])]
+        host = to_host(wanted)
+    return MasResult(host[0], host[1], host[2], stopwatch.elapsed_ns(), host[3] if paths else None)
 
 
-def launch(
-    value: torch.Tensor, tokens: torch.Tensor, frames: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def launch(value: torch.Tensor, tokens: torch.Tensor, frames: torch.Tensor) -> DeviceResult:
     """Best paths of a padded batch that lies on the device already: queued on the current stream, never waited for.
 
     Args:
@@ -112,8 +184,8 @@ def launch(
         frames: int64 [B] on the same device, each ≤ T.
 
     Returns:
-        durations int32 [B, S], zero in the padding and for failed items; scores float64 [B]; statuses int32 [B]. A
-        length beyond the padded size gives `Status.INTERNAL`.
+        durations int32 [B, S] and paths int32 [B, T], zero in the padding and for failed items; scores float64 [B];
+        statuses int32 [B]. A length beyond the padded size gives `Status.INTERNAL`.
 
     Raises:
         MemoryError: what is needed beside the input does not fit.
@@ -123,26 +195,45 @@ def launch(
     B, S, T = value.shape
     if T > 1 and value.stride(2) != 1:
         raise ValueError("frames must be contiguous")
+    if abs(value.stride(1)) > MAX_PITCH.value:
+        value = value.contiguous()
     device = value.device
-    durations = torch.zeros((B, S), dtype=torch.int32, device=device)
     if B == 0:
-        return (
-            durations,
-            torch.zeros(0, dtype=torch.float64, device=device),
-            torch.zeros(0, dtype=torch.int32, device=device),
-        )
-    # The lengths are unknown here: rows and words for any S' ≤ S, T' ≤ T.
-    width = 32 * TOKENS_PER_THREAD[DTYPES[value.dtype]]
-    word_count = -(-S // width) * width * ((T + width - 1) // 32 + 1)
+        none = torch.zeros(0, dtype=torch.int32, device=device)
+        empty = torch.zeros(0, dtype=torch.float64, device=device)
+        return DeviceResult(none.reshape(0, S), none.reshape(0, T), empty, none)
+    width = _width(DTYPES[value.dtype])
+    # The lengths are unknown here: what is enough for any S' ≤ S, T' ≤ T.
+    strips = max(1, -(-S // width))
+    words = strips * width * ((T + width + 30) // 32 + 1)
     with current(device):
-        item = torch.arange(B + 1, dtype=torch.int64, device=device)
-        table = torch.zeros((7, B + 1), dtype=torch.int64, device=device)
-        table[0] = item * value.stride(0)
-        table[1, :B] = tokens
-        table[2, :B] = frames
-        table[3] = value.stride(1)
-        table[4] = item * S
-        table[5] = item * (2 * T)
-        table[6] = item * word_count
-        scores, statuses, _ = _enqueue(value, table, durations, B * 2 * T, B * word_count)
-    return durations, scores, statuses
+        stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
+        fresh = device.type == "cuda" and torch.cuda.is_current_stream_capturing()  # a graph must own what it reads
+        sizes = (S, words, (strips - 1) * T, strips, T)
+        table = (_padded_table.__wrapped__ if fresh else _padded_table)(
+            B, value.stride(0), value.stride(1), sizes, device, stream
+        )
+        result, _ = _Launch(
+            value,
+            tokens.contiguous(),
+            frames.contiguous(),
+            table,
+            torch.empty((B, S), dtype=torch.int32, device=device),
+            torch.empty((B, T), dtype=torch.int32, device=device),
+            strips,
+            max(1, -(-T // 32)),
+            B * strips,
+            B * words,
+            B * (strips - 1) * T,
+        ).enqueue()
+    return result
+
+
+@functools.lru_cache(maxsize=64)
+def _padded_table(
+    B: int, item_stride: int, pitch: int, sizes: tuple[int, ...], device: torch.device, stream: int
+) -> torch.Tensor:
+    """The table of a padded batch of B items, made on the device: a dozen launches, so it is kept for the next one.
+    `stream` is part of the key, as its makers run there."""
+    item = torch.arange(B + 1, dtype=torch.int64, device=device)
+    return torch.stack([item * item_stride, torch.full_like(item, pitch), *(item * size for size in sizes)])

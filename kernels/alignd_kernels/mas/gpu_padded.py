@@ -5,6 +5,7 @@ import torch
 from alignd_kernels.arrays import same_device
 from alignd_kernels.mas import gpu
 from alignd_kernels.mas.padded import raise_if_failed
+from alignd_kernels.status import Status
 
 
 def maximum_path_on_gpu(
@@ -27,10 +28,12 @@ def maximum_path_on_gpu(
     wrong = (inside != rectangle).flatten(1).any(1)
     scores = value.detach() if T <= 1 or value.stride(2) == 1 else value.detach().contiguous()
     # A length beyond the tensor is answered by INTERNAL.
-    durations, _, statuses = gpu.launch(scores, torch.where(wrong, S + 1, tokens), frames)
-    ends = durations.cumsum(1, dtype=torch.int64)[:, :, None]
-    on_path = (frame < ends) & (frame >= ends - durations[:, :, None])
-    path = on_path.to(torch.float32 if dtype is None else dtype)
+    result = gpu.launch(scores, torch.where(wrong, S + 1, tokens), frames)
+    statuses = result.statuses
+    aligned = (statuses == Status.OK)[:, None] & (frame < frames[:, None])
+    path = torch.zeros((B, S, T), dtype=torch.float32 if dtype is None else dtype, device=device)
+    if S:  # one number for each frame, into what was cleared
+        path.scatter_(1, result.paths[:, None].long(), aligned[:, None].to(path.dtype))
     if not check:
         return path, statuses
     found = torch.stack([statuses.long(), wrong.long(), tokens, frames]).cpu().numpy()

@@ -1,0 +1,209 @@
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
+# mypy: disable-error-code="assignment, misc"
+"""Monotonic alignment search on a GPU, back: one program of one warp for each few chunks of 32 frames of an item.
+
+A program first runs back from the last frame to its own chunks, one load a chunk (`moved`, which the way forward has
+left); then it follows each cell of its own ones. All programs of an item do so at a time; the one that ends last adds
+up the score.
+"""
+
+from typing import Final
+
+import triton
+import triton.language as tl
+
+from alignd_kernels.dtypes import DType
+from alignd_kernels.gpu_language import (
+    INTERNAL,
+    NO_FINITE_PATH,
+    NOT_FINITE,
+    OK,
+    fill_zeros,
+    sum_in_order,
+    uniform,
+    widen,
+)
+from alignd_kernels.mas.gpu_forward import constants as forward_constants
+from alignd_kernels.mas.gpu_item import (
+    BITS,
+    DURATIONS,
+    NOT_FINITE_SEEN,
+    NOT_HANDED_OVER,
+    PATHS,
+    PITCH,
+    STRIPS,
+    VALUES,
+    entry_of,
+    place_of,
+    room_of,
+    status_of_lengths,
+)
+
+CHUNKS_PER_PROGRAM: Final = 4
+"""Each takes about as long as the way there from ten chunks off."""
+
+BROKEN = tl.constexpr(1 << 28)
+"""Added to an item's arrivals, which are fewer, when its path does not begin in token 0."""
+
+
+def constants(dtype: DType) -> dict[str, object]:
+    """What the kernel is compiled for."""
+    return {**forward_constants(dtype), "CHUNKS_PER_PROGRAM": CHUNKS_PER_PROGRAM}
+
+
+@triton.jit
+def _trouble_of(trouble, strips):
+    """What went wrong in any strip."""
+    lane = tl.arange(0, 32)
+    seen = tl.zeros([32], tl.int32)
+    for start in range(0, strips, 32):
+        seen |= tl.load(trouble + start + lane, mask=lane < strips - start, other=0)
+    not_finite = tl.max(seen & NOT_FINITE_SEEN, 0)
+    return not_finite | tl.max(seen & NOT_HANDED_OVER, 0)
+
+
+@triton.jit
+def _top(moved, S, T, chunk, W: tl.constexpr):
+    """The token of the path in the last frame of `chunk`: from the end one chunk after the other."""
+    token = S - 1
+    for back in range(tl.cdiv(T, 32) - 1 - chunk):
+        place, known = place_of(S, T, token, tl.cdiv(T, 32) - 1 - back, W)
+        token -= tl.load(moved + place, mask=known, other=0).to(tl.int32)
+    return token
+
+
+@triton.jit
+def _chunk(values, pitch, S, T, bits, chunk, top, durations, path_out, on_path, W: tl.constexpr):
+    """Follow the moves back from token `top` in the last frame of a chunk: they pass at most 32 tokens.
+
+    Args:
+        durations: [S], the chunk's frames of each token added.
+        path_out, on_path: [T], the path and its scores, written.
+
+    Returns:
+        the token of the chunk's first frame.
+    """
+    lane = tl.arange(0, 32)
+    token = tl.zeros([32], tl.int32) + top  # uniform
+    window = token - lane  # a thread holds the word of one token: moves are then read by shuffles
+    place, known = place_of(S, T, window, chunk, W)
+    word = tl.load(bits + place, mask=known, other=0)
+    path = tl.zeros([32], tl.int32)
+    count = tl.zeros([32], tl.int32)
+    for i in tl.static_range(32):
+        j = 31 - i
+        inside = chunk * 32 + j < T
+        path = tl.where(lane == j, token, path)
+        count += tl.where((window == token) & inside, 1, 0)
+        if i < 31:
+            moves = (tl.gather(word, tl.minimum(top - token, 31), 0) >> j) & 1
+            token -= tl.where(inside, moves, 0)
+    t = chunk * 32 + lane
+    x = tl.load(values + path.to(tl.int64) * pitch + t, mask=(t < T) & (path >= 0), other=0.0)
+    tl.store(on_path + t, widen(x, on_path.dtype.element_ty), mask=t < T)
+    tl.store(path_out + t, path, mask=t < T)
+    tl.atomic_add(durations + window, count, mask=(window >= 0) & (count > 0), sem="relaxed")
+    return tl.max(token, 0)
+
+
+@triton.jit(
+    do_not_specialize=["pitch_of_table", "items"],
+    do_not_specialize_on_alignment=[
+        "values",
+        "tokens",
+        "frames",
+        "table",
+        "durations",
+        "paths",
+        "scores",
+        "statuses",
+        "bits",
+        "moved",
+        "best",
+        "trouble",
+        "arrivals",
+        "on_path",
+    ],
+)
+def mas_trace_kernel(
+    values,
+    tokens,
+    frames,
+    table,
+    durations,
+    paths,
+    scores,
+    statuses,
+    bits,
+    moved,
+    best,
+    trouble,
+    arrivals,
+    on_path,
+    pitch_of_table,
+    items,
+    ACC: tl.constexpr,
+    K: tl.constexpr,
+    CHUNKS_PER_PROGRAM: tl.constexpr,
+):
+    """The best path of each item: `items` × (groups of chunks of the longest item) programs. `table`: see `gpu_item`.
+
+    Args:
+        durations: zero, written.
+        paths, scores, statuses: written.
+        bits, moved, best, trouble: as `mas_forward_kernel` left them.
+        arrivals: int32 [items], zero.
+        on_path: scratch, accumulators, as many as paths.
+    """
+    W: tl.constexpr = 32 * K
+    b = tl.program_id(0) % items
+    group = tl.program_id(0) // items
+    S64 = tl.load(tokens + b)
+    T64 = tl.load(frames + b)
+    durations += entry_of(table, pitch_of_table, b, DURATIONS)
+    paths += entry_of(table, pitch_of_table, b, PATHS)
+    path_room = room_of(table, pitch_of_table, b, PATHS)
+    bits_begin = entry_of(table, pitch_of_table, b, BITS)
+    on_path += entry_of(table, pitch_of_table, b, PATHS)
+    begin = group * CHUNKS_PER_PROGRAM
+    status = status_of_lengths(table, pitch_of_table, b, S64, T64, W)
+    if status == OK:
+        wrong = _trouble_of(trouble + entry_of(table, pitch_of_table, b, STRIPS), tl.cdiv(S64, W).to(tl.int32))
+        status = tl.where(tl.abs(tl.load(best + b)) < float("inf"), status, NO_FINITE_PATH)
+        status = tl.where((wrong & NOT_FINITE_SEEN) != 0, NOT_FINITE, status)
+        status = tl.where((wrong & NOT_HANDED_OVER) != 0, INTERNAL, status)
+    status = uniform(status)
+    S = S64.to(tl.int32)
+    T = T64.to(tl.int32)
+    chunks = tl.where(status == OK, tl.cdiv(T, 32), 0)
+    if begin < chunks:
+        values += entry_of(table, pitch_of_table, b, VALUES)
+        pitch = entry_of(table, pitch_of_table, b, PITCH)
+        end = tl.minimum(begin + CHUNKS_PER_PROGRAM, chunks)
+        top = _top(moved + bits_begin, S, T, end - 1, W)
+        start = top
+        for back in range(end - begin):
+            chunk = end - 1 - back
+            start = _chunk(values, pitch, S, T, bits + bits_begin, chunk, top, durations, paths, on_path, W)
+            place, known = place_of(S, T, top, chunk, W)
+            top -= tl.load(moved + bits_begin + place, mask=known, other=0).to(tl.int32)
+        if group == 0:
+            tl.atomic_add(arrivals + b, tl.where(start == 0, 0, BROKEN), sem="relaxed")
+        # What this warp has written is seen by whoever sees its arrival.
+        tl.debug_barrier()
+        arrived = tl.atomic_add(arrivals + b, 1, sem="acq_rel")
+        if arrived % BROKEN == tl.cdiv(chunks, CHUNKS_PER_PROGRAM) - 1:
+            tl.debug_barrier()  # all threads read what the others had written before they arrived
+            score = sum_in_order(on_path, T).to(ACC).to(tl.float64)
+            if arrived >= BROKEN:
+                fill_zeros(durations, S)
+                fill_zeros(paths, T)
+                score = tl.full([], float("nan"), tl.float64)
+                status = INTERNAL
+            tl.store(scores + b, score)
+            tl.store(statuses + b, status)
+    elif (chunks == 0) & (group == 0):
+        tl.store(scores + b, float("nan"))
+        tl.store(statuses + b, status)
+    padding = tl.maximum(begin * 32, tl.where(status == OK, T, 0))
+    fill_zeros(paths + padding, tl.minimum(path_room, (begin + CHUNKS_PER_PROGRAM) * 32) - padding)
