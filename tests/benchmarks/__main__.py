@@ -6,7 +6,8 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,12 +53,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if failures else 0
 
 
-def measure_all(cases: Sequence[Case], plan: Plan) -> tuple[dict[str, Any], int]:
-    """Results of all cases, printed as they come, and how many gave a wrong answer."""
+def measure_all(
+    cases: Iterable[Case], plan: Plan, keep: Callable[[dict[str, Any]], None] = lambda results: None
+) -> tuple[dict[str, Any], int]:
+    """Results of all cases, printed as they come, and how many gave a wrong answer or none.
+
+    Args:
+        keep: told of all results so far after every case, for a run that may be ended before its last one.
+    """
+    cases = list(cases)
     about = machine.describe()
     print(report.machine_line(about), flush=True)
-    ak.warm_up()
-    print(f"kernels compiled or loaded in {ak.compile_seconds():.1f} s", flush=True)
+    if any(case.device == "cpu" for case in cases):
+        ak.warm_up()
+        print(f"kernels compiled or loaded in {ak.compile_seconds():.1f} s", flush=True)
     records: list[dict[str, Any]] = []
     failures = 0
     group = ""
@@ -71,12 +80,17 @@ def measure_all(cases: Sequence[Case], plan: Plan) -> tuple[dict[str, Any], int]
             failures += 1
             print(f"{case.name}: WRONG ANSWER: {error}", flush=True)
             continue
+        except Exception:
+            failures += 1
+            print(f"{case.name}: FAILED\n{traceback.format_exc()}", flush=True)
+            continue
         if case.memory:
             from benchmarks.memory import peaks
 
             record["memory"] = peaks(case, record)
         records.append(record)
         print("\n".join(report.case_lines(record)), flush=True)
+        keep({"machine": about, "cases": records, "growth": []})
     families = list(growth(records))
     print("\n" + "\n".join(report.growth_lines(families)))
     return {"machine": about, "cases": records, "growth": families}, failures

@@ -6,14 +6,17 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+if TYPE_CHECKING:
+    from benchmarks.rates import Rates
+
 IntArray = npt.NDArray[np.integer[Any]]
 Clock = Callable[[Callable[[], object]], float]
-Kind = Literal["ours", "peer", "loss"]
+Kind = Literal["ours", "twin", "peer", "loss", "yardstick"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +42,8 @@ class Contestant:
 
     Attributes:
         name: as the table prints it.
-        kind: "loss" is a peer that sums over all paths instead of choosing one: a yardstick, not the same answer.
+        kind: "loss" is a peer that sums over all paths instead of choosing one: a yardstick, not the same answer. A
+            "twin" is ours on other hardware, which must find the very paths. A "yardstick" answers another question.
         call: answers one input set; this is what is timed.
         paths: from the raw answer and its input set to the row or label of each frame, one array an item; None for
             what has no path.
@@ -48,6 +52,8 @@ class Contestant:
         items: items in one call, for rates.
         skip: why it is not run on this case; empty if it is.
         clock: seconds of one call.
+        by: which clock that is, where a case has several: contestants with the same one are compared. It ends the name.
+        prepare: makes what `call` gets from the input set, outside the clock: for what overwrites its input.
     """
 
     name: str
@@ -59,6 +65,41 @@ class Contestant:
     items: int = 1
     skip: str = ""
     clock: Clock | None = None
+    by: str = ""
+    prepare: Callable[[Any], Any] | None = None
+
+    @property
+    def what(self) -> str:
+        """Its name without the clock."""
+        return self.name.removesuffix(f", {self.by}")
+
+    def prepared(self, inputs: Any) -> Any:
+        return self.prepare(inputs) if self.prepare else inputs
+
+
+READ_ONCE = "read once"
+CHAIN = "the chain floor"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A time that one of ours should not exceed: `most` × `of`, whichever clock both are timed by.
+
+    Attributes:
+        what: the contestant, without its clock.
+        most: factor; below 1 for "so many times as fast as a peer".
+        of: another contestant without its clock, `READ_ONCE` (all scores, at the measured rate), `CHAIN` (frames of the
+            longest item, one dependent step each) or empty for seconds.
+    """
+
+    what: str
+    most: float
+    of: str = ""
+
+    def __str__(self) -> str:
+        if not self.of:
+            return f"≤ {self.most * 1e3:g} ms"
+        return f"≤ {self.most:g} × {self.of}" if self.most >= 1 else f"≥ {1 / self.most:g} × as fast as {self.of}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +143,8 @@ class Case:
         memory: measure what ours need beyond the input, each in a process of its own.
         quick: it is part of `--quick`.
         baseline: name of the contestant that others are shares of (doors); empty for none.
+        rates: what the device can do at best, for a case that does not run on this machine's processors.
+        targets: times to reach.
     """
 
     name: str
@@ -116,6 +159,8 @@ class Case:
     quick: bool = False
     baseline: str = ""
     notes: tuple[str, ...] = field(default=())
+    rates: Callable[[], Rates] | None = None
+    targets: tuple[Target, ...] = ()
 
 
 def rounding_slack(terms: npt.NDArray[np.float64], significand_bits: int = 24) -> float:

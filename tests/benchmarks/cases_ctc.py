@@ -61,15 +61,20 @@ class CtcInputs:
     def buffers(self) -> list[npt.NDArray[Any]]:
         return [self.log_probs]
 
+    def item(self, index: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+        """Log-probs [T, V] and targets [L]."""
+        return self.log_probs[index], self.targets[index]
+
     def judge(self, item: int, path: IntArray) -> Verdict:
         """Of the label of each frame."""
-        if len(path) != self.shape.T:
+        log_probs, targets = self.item(item)
+        if len(path) != len(log_probs):
             return Verdict(-np.inf, 0.0, "another number of frames")
         starts = np.flatnonzero(np.concatenate(([True], path[1:] != path[:-1])))
         said = path[starts]
-        if not np.array_equal(said[said != 0], self.targets[item]):
+        if not np.array_equal(said[said != 0], targets):
             return Verdict(-np.inf, 0.0, "its labels are not the targets")
-        terms = self.log_probs[item, np.arange(self.shape.T), path].astype(np.float64)
+        terms = log_probs[np.arange(len(path)), path].astype(np.float64)
         return Verdict(float(terms.sum()), rounding_slack(terms))
 
     def batch(self) -> CtcBatch:
@@ -93,7 +98,12 @@ class CtcInputs:
 def labels_of_states(answer: CtcResult, inputs: CtcInputs) -> list[IntArray]:
     """State 2i + 1 is label i, an even one blank."""
     states = answer.paths.reshape(inputs.shape.B, inputs.shape.T)
-    return [np.where(path % 2 == 1, y[path // 2 - (path == 2 * len(y))], 0) for path, y in zip(states, inputs.targets)]
+    return [labels_of_path(path, targets) for path, targets in zip(states, inputs.targets)]
+
+
+def labels_of_path(path: IntArray, targets: npt.NDArray[np.int64]) -> IntArray:
+    """From states [T]: the label of each frame, 0 for blank."""
+    return np.where(path % 2 == 1, targets[path // 2 - (path == 2 * len(targets))], 0)
 
 
 def labels_of_padded(answer: tuple[Any, Any], inputs: CtcInputs) -> list[IntArray]:

@@ -70,7 +70,7 @@ class MasInputs:
         B, S, T = shape.size
         rows, columns = (S, T) if shape.layout == "BST" else (T, S)
         scores = np.random.default_rng(seed).standard_normal((B, rows, columns), dtype=np.float32)
-        self.stored = _stored(scores, shape.dtype)
+        self.stored = stored(scores, shape.dtype)
         self.mask = _mask(shape)
         self.value = self.stored if shape.layout == "BST" else self.stored.transpose(0, 2, 1)  # [B, S, T]
 
@@ -78,18 +78,20 @@ class MasInputs:
     def buffers(self) -> list[npt.NDArray[Any]]:
         return [self.stored]
 
-    def widened(self, item: int) -> npt.NDArray[np.float64]:
-        """Scores of one item, float64 [S, T]."""
-        value = self.value[item, : self.shape.tokens[item], : self.shape.frames[item]]
+    def widened(self, item: int, path: IntArray) -> npt.NDArray[np.float64]:
+        """Scores of one item on a path, float64 [T]."""
+        value: npt.NDArray[Any] = self.value[item, path, np.arange(len(path))]
         if self.shape.dtype is ak.DType.BFLOAT16:
-            return (value.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
-        return value.view(np.float16).astype(np.float64) if value.dtype == np.uint16 else value.astype(np.float64)
+            value = (value.astype(np.uint32) << 16).view(np.float32)
+        elif value.dtype == np.uint16:
+            value = value.view(np.float16)
+        return value.astype(np.float64)
 
     def judge(self, item: int, path: IntArray) -> Verdict:
         S, T = int(self.shape.tokens[item]), int(self.shape.frames[item])
         if len(path) != T or path[0] != 0 or path[-1] != S - 1 or not np.isin(np.diff(path), (0, 1)).all():
             return Verdict(-np.inf, 0.0, "not a monotonic path from the first token to the last")
-        terms = self.widened(item)[path, np.arange(T)]
+        terms = self.widened(item, path)
         return Verdict(float(terms.sum()), rounding_slack(terms))
 
     def batch(self) -> MasBatch:
@@ -119,7 +121,8 @@ class MasInputs:
         return (value, mask) if self.shape.layout == "BST" else (value.transpose(1, 2), mask.transpose(1, 2))
 
 
-def _stored(scores: npt.NDArray[np.float32], dtype: ak.DType) -> npt.NDArray[Any]:
+def stored(scores: npt.NDArray[np.float32], dtype: ak.DType) -> npt.NDArray[Any]:
+    """The scores as they are held in memory, rounded to the type; bfloat16 by cutting bits off."""
     if dtype is ak.DType.FLOAT16:
         return scores.astype(np.float16).view(np.uint16)
     if dtype is ak.DType.BFLOAT16:

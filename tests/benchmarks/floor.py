@@ -1,4 +1,4 @@
-"""What this machine can do at best: bytes read and written, dependent additions, and arithmetic.
+"""What this machine's processors can do at best: bytes read and written, dependent additions, and arithmetic.
 
 All are measured, on the pool's threads, in the run that uses them. Each is a time that a kernel cannot beat as long as
 it reads its input from memory, adds in frame order, and computes every cell that a path can visit.
@@ -10,7 +10,6 @@ import functools
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numba
@@ -18,39 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from alignd_kernels.threads import WorkerPool, default_pool
-from benchmarks.case import Work
 
 PIECES_PER_THREAD = 2  # few, because each call into the kernel costs as much as reading 100 kB
 ROW = 2048  # float32 scores that stay in the first-level cache
 STEPS = 8
 REPEATS = 8000  # several milliseconds, beside which waking a thread is nothing
-
-
-@dataclass(frozen=True, slots=True)
-class Floor:
-    """Least seconds of one call, and what binds it: "memory", "chain" or "arithmetic"."""
-
-    seconds: float
-    bound_by: str
-
-
-@dataclass(frozen=True, slots=True)
-class Rates:
-    """What was measured: bytes a second of all threads, and seconds of one dependent step and of one cell."""
-
-    read: float
-    write: float
-    chain_step: float
-    cell: float
-
-    def floor(self, work: Work) -> Floor:
-        parts = {
-            "memory": work.read_bytes / self.read + work.write_bytes / self.write,
-            "chain": work.chain_steps * self.chain_step,
-            "arithmetic": work.cells * self.cell,
-        }
-        bound_by = max(parts, key=lambda name: parts[name])
-        return Floor(parts[bound_by], bound_by)
 
 
 def read_once(buffers: Sequence[npt.NDArray[Any]], pool: WorkerPool | None = None) -> float:

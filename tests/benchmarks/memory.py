@@ -63,10 +63,11 @@ def measure(case: Case, contestant: str) -> int:
     sets = [case.make(0)]
     with ExitStack() as stack:
         row = next(row for row in case.contestants(stack, sets) if row.name == contestant)
+        given = row.prepared(sets[0])
         ctypes.CDLL(None).malloc_trim(0)  # freed memory that is kept would hide what the call needs
         Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
         before = resident("VmRSS")
-        answer = row.call(sets[0])
+        answer = row.call(given)
         peak = resident("VmHWM")
         del answer
     return peak - before

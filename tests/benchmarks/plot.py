@@ -20,6 +20,7 @@ PEER_STYLES = {
     "ddtw, hard minimum's gradient": ("^", "#edae49"),
     "ctc-forced-aligner's core": ("o", "#8d5a97"),
     "torchaudio.forced_align": ("s", "#8d5a97"),
+    "super-monotonic-align": ("o", "#d1495b"),
     "torch ctc_loss, forward": ("v", "#5b84b1"),
     "ddtw CTC, forward": ("^", "#edae49"),
 }
@@ -34,11 +35,12 @@ def rows_of(results: dict[str, Any]) -> list[tuple[str, dict[str, Any], list[dic
         if record["baseline"]:
             continue
         timed = [row for row in record["contestants"] if "median" in row]
-        others = [row for row in timed if row["kind"] != "ours"]
         mine = [row for row in timed if row["kind"] == "ours"]
         for row in mine:
+            others = [other for other in timed if other["kind"] in ("peer", "loss") and other["by"] == row["by"]]
             title = f"{record['group']}: {record['title']}"
-            rows.append((f"{title} – {row['name'].split(':')[0]}", row, others))
+            by = f", {row['by']}" if row["by"] else ""
+            rows.append((f"{title} – {row['name'].split(':')[0].removesuffix(by)}{by}", row, others))
     return rows
 
 
@@ -59,9 +61,10 @@ def draw(results: dict[str, Any], stem: Path) -> None:
             axes.plot(mine["floor"], line, "|", color=FLOOR, ms=13, mew=2.2, label=label("floor"), zorder=3)
         axes.plot(mine["median"], line, "D", color=OURS, ms=8, label=label("alignd"), zorder=5)
         for other in others:
-            marker, colour = PEER_STYLES.get(other["name"], OTHER_STYLE)
+            name = other["name"].removesuffix(f", {other['by']}")
+            marker, colour = PEER_STYLES.get(name, OTHER_STYLE)
             hollow = {"mfc": "white"} if other["kind"] == "loss" else {}
-            name = other["name"] + (" (sums over paths)" if other["kind"] == "loss" else "")
+            name += " (sums over paths)" if other["kind"] == "loss" else ""
             axes.plot(
                 other["median"], line, marker, color=colour, ms=7.5, alpha=0.8, label=label(name), zorder=4, **hollow
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -23,8 +24,18 @@ def machine_line(machine: Record) -> str:
     return (
         f"{machine['cpu']}, {machine['threads']} threads of {machine['cpus']} CPUs, "
         f"{machine['cache_bytes'] >> 20} MiB last-level cache, load {load}; "
-        f"{'GPU ' + machine['gpu'] if machine['gpu'] else 'no CUDA device: no GPU case was run'}\n"
+        f"{'GPU ' + machine['gpu'] if machine['gpu'] else 'no CUDA device'}\n"
         f"revision {machine['revision'][:12]} ({state}); Python {machine['python']}, {versions}{_warning(machine)}"
+    )
+
+
+def device_line(device: Record) -> str:
+    """Of the device of the GPU's cases."""
+    pinned = device["pinned_bytes_per_s"]
+    return (
+        f"{device['name']}: a copy on the device moves {device['copy_bytes_per_s'] / 1e9:.0f} GB/s, read and written; "
+        f"pinned memory to it {pinned['to_device'] / 1e9:.1f} GB/s, from it {pinned['to_host'] / 1e9:.1f} GB/s; "
+        f"highest clock {device['cycles_per_s'] / 1e6:.0f} MHz"
     )
 
 
@@ -46,8 +57,10 @@ def ours(record: Record) -> list[Record]:
     return [row for row in record["contestants"] if row["kind"] == "ours" and "median" in row]
 
 
-def others(record: Record) -> list[Record]:
-    return [row for row in record["contestants"] if row["kind"] != "ours"]
+def others(record: Record, by: str | None = None) -> list[Record]:
+    """The peers; only those timed by this clock if one is named."""
+    rows = [row for row in record["contestants"] if row["kind"] != "ours"]
+    return rows if by is None else [row for row in rows if row["by"] == by]
 
 
 def case_lines(record: Record) -> Iterator[str]:
@@ -56,17 +69,30 @@ def case_lines(record: Record) -> Iterator[str]:
     if record.get("read_once"):
         head += f"; all values read once: {duration(record['read_once'])} ({record['bytes_per_s'] / 1e9:.1f} GB/s)"
     yield head
-    first = next(iter(ours(record)), None)
+    firsts = {row["by"]: row for row in reversed(ours(record))}
     base = next((row for row in record["contestants"] if row["name"] == record["baseline"]), None)
     for row in record["contestants"]:
         name = row["name"] if row["kind"] == "ours" else f"{row['kind']}: {row['name']}"
         if "median" not in row:
-            yield f"  {name:41} {row['note']}"
+            yield f"  {name:50} {row['note']}"
             continue
-        yield f"  {name:41} {_times(row)}  {_remarks(row, first, base)}".rstrip()
+        yield f"  {name:50} {_times(row)}  {_remarks(row, firsts.get(row['by']), base)}".rstrip()
     for function, memory in record.get("memory", {}).items():
-        yield f"  {function:41} {memory}"
+        yield f"  {function:50} {memory}"
+    for target in record["targets"]:
+        yield f"  target: {target['what']}, {target['by']}, {_verdict(target)}"
     yield from (f"  {note}" for note in record["notes"])
+
+
+def target_line(cases: Sequence[Record]) -> str:
+    """How many targets of all cases were met."""
+    counts = Counter(target["verdict"] for record in cases for target in record["targets"])
+    return "targets: " + (", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items())) or "none")
+
+
+def _verdict(target: Record) -> str:
+    limit = f" ({duration(target['limit'])})" if target["limit"] is not None else ""
+    return f"{target['target']}{limit}: {target['verdict']}"
 
 
 def _times(row: Record) -> str:
@@ -106,6 +132,8 @@ def growth_lines(families: Sequence[Record]) -> Iterator[str]:
 def markdown(results: Record) -> str:
     """A table of all cases that have a floor or peers, and one of the doors; each row is one of our functions."""
     lines = [machine_line(results["machine"]).replace("\n", "  \n"), ""]
+    if "device" in results:
+        lines[1:1] = ["", device_line(results["device"])]
     for group, members in itertools.groupby(results["cases"], key=lambda record: str(record["group"])):
         records = list(members)
         doors = bool(records[0]["baseline"])
@@ -115,22 +143,32 @@ def markdown(results: Record) -> str:
 
 
 def _kernel_table(group: str, records: Sequence[Record]) -> Iterator[str]:
-    yield f"| {group} | ours | ns/cell | floor (what binds it) | share | peers: time, and how many times ours |"
-    yield "|---|---|---|---|---|---|"
+    aimed = any(record["targets"] for record in records)
+    yield f"| {group} | ours | ns/cell | floor (what binds it) | share | peers: time, and how many times ours |" + (
+        " targets |" if aimed else ""
+    )
+    yield "|---|---|---|---|---|---|" + ("---|" if aimed else "")
     for record in records:
         for row in ours(record):
             floor = f"{duration(row['floor'])} ({row['bound_by']})" if "floor" in row else "–"
             share = f"{row['share_of_floor']:.0%}" if "floor" in row else "–"
             cells = f"{row['ns_per_cell']:.3f}" if "ns_per_cell" in row else "–"
-            peers = "; ".join(_peer(peer, row) for peer in others(record)) or "–"
+            peers = "; ".join(_peer(peer, row) for peer in others(record, row["by"])) or "–"
             title = f"{record['title']}, {row['name']}"
-            yield f"| {title} | {duration(row['median'])} | {cells} | {floor} | {share} | {peers} |"
+            targets = f" {_targets(record, row)} |" if aimed else ""
+            yield f"| {title} | {duration(row['median'])} | {cells} | {floor} | {share} | {peers} |{targets}"
+
+
+def _targets(record: Record, row: Record) -> str:
+    mine = (target for target in record["targets"] if f"{target['what']}, {target['by']}" == row["name"])
+    return "; ".join(map(_verdict, mine)) or "–"
 
 
 def _peer(peer: Record, row: Record) -> str:
+    name = peer["name"].removesuffix(f", {peer['by']}")
     if "median" not in peer:
-        return f"{peer['name']}: {peer['note']}"
-    return f"{peer['name']} {duration(peer['median'])}, {peer['median'] / row['median']:.3g} ×"
+        return f"{name}: {peer['note']}"
+    return f"{name} {duration(peer['median'])}, {peer['median'] / row['median']:.3g} ×"
 
 
 def _door_table(group: str, records: Sequence[Record]) -> Iterator[str]:

@@ -12,11 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import floor, machine
-from benchmarks.case import Case, Contestant, Inputs, Verdict, sets_needed
+from benchmarks import machine
+from benchmarks.case import READ_ONCE, Case, Contestant, Inputs, Verdict, sets_needed
 from benchmarks.measure import Plan, Timed, interleave, rounds_of, summarize, wall_clock
+from benchmarks.rates import Rates
+from benchmarks.targets import verdicts
 
-READ_ONCE, WRITE_ONCE = "read once", "write once"
+WRITE_ONCE = "write once"
+SAME = "same paths"
 Verdicts = list[Verdict]
 
 
@@ -41,23 +44,25 @@ def run_case(case: Case, plan: Plan) -> dict[str, Any]:
     with ExitStack() as stack, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what peers say of themselves does not belong in the table
         rows = case.contestants(stack, sets)
-        records, estimates = check(rows, sets[0])
+        records, estimates = check(rows, sets[0], again=plan.most_rounds > 1)
         running = {row.name: row for row in rows if row.name in estimates}
         timed: dict[str, Timed] = {name: _timed(row) for name, row in running.items()}
-        if case.device == "cpu":
+        if case.rates is None:
             estimates |= _probe_estimates(sets[0])
             timed |= _probes(sets[0])
         seconds = interleave(timed, sets, rounds_of(estimates, plan))
     summaries = {name: summarize(taken) for name, taken in seconds.items()}
-    rates = _rates(sets[0], summaries) if case.device == "cpu" else None
+    rates = case.rates() if case.rates else _rates(sets[0], summaries)
+    input_bytes = sum(buffer.nbytes for buffer in sets[0].buffers)
+    read_once = summaries[READ_ONCE].median if READ_ONCE in summaries else input_bytes / rates.read
     for record in records:
         if record["name"] not in running:
             continue
         row, summary = running[record["name"]], summaries[record["name"]]
         record |= asdict(summary) | {"items_per_s": row.items / summary.median, "samples": seconds[row.name]}
-        if row.kind == "ours" and case.cells:
+        if row.kind == "ours" and row.work is not None and case.cells:
             record["ns_per_cell"] = summary.median * 1e9 / case.cells
-        if row.work is not None and rates is not None:
+        if row.work is not None:
             least = rates.floor(row.work)
             share = least.seconds / summary.median
             record |= {"floor": least.seconds, "bound_by": least.bound_by, "share_of_floor": share}
@@ -71,30 +76,37 @@ def run_case(case: Case, plan: Plan) -> dict[str, Any]:
         "baseline": case.baseline,
         "notes": list(case.notes),
         "input_sets": len(sets),
-        "input_bytes": sum(buffer.nbytes for buffer in sets[0].buffers),
-        "read_once": summaries[READ_ONCE].median if READ_ONCE in summaries else None,
-        "bytes_per_s": rates.read if rates else None,
+        "input_bytes": input_bytes,
+        "read_once": read_once,
+        "bytes_per_s": rates.read,
         "contestants": records,
+        "targets": list(verdicts(case, rows, records, rates, read_once)),
     }
 
 
-def check(rows: Sequence[Contestant], inputs: Inputs) -> tuple[list[dict[str, Any]], dict[str, float]]:
+def check(
+    rows: Sequence[Contestant], inputs: Inputs, again: bool = True
+) -> tuple[list[dict[str, Any]], dict[str, float]]:
     """Ask everyone once; returns a record for each and, for those that answered, the seconds of a call.
 
+    Args:
+        again: ask for the time twice, since the first call may have compiled.
+
     Raises:
-        WrongAnswerError: ours raises or is no legal path, or a peer's is better by more than rounding explains.
+        WrongAnswerError: ours raises or is no legal path, a twin's is another one, or a peer's is better by more than
+            rounding explains.
     """
     records: list[dict[str, Any]] = []
     estimates: dict[str, float] = {}
     ours: tuple[list[Any], Verdicts] | None = None
     for row in rows:
-        record: dict[str, Any] = {"name": row.name, "kind": row.kind, "note": row.skip}
+        record: dict[str, Any] = {"name": row.name, "kind": row.kind, "by": row.by, "note": row.skip}
         records.append(record)
         if row.skip:
             continue
         begun = time.perf_counter()
         try:
-            answer = row.call(inputs)
+            answer = row.call(row.prepared(inputs))
         except Exception as error:
             if row.kind == "ours":
                 raise WrongAnswerError(f"{row.name} raises {type(error).__name__}: {error}") from error
@@ -107,11 +119,13 @@ def check(rows: Sequence[Contestant], inputs: Inputs) -> tuple[list[dict[str, An
             if row.kind == "ours":
                 _no_flaw(row.name, verdicts)
             record["agrees"] = compare_paths(ours, (found, verdicts), mine=row.kind == "ours", name=row.name)
+            if row.kind == "twin" and record["agrees"] != SAME:
+                raise WrongAnswerError(f"{row.name} does not find the same paths: {record['agrees']}")
             ours = ours or (found, verdicts)
         elif row.log_likelihoods is not None and ours is not None:
             record["agrees"] = compare_likelihoods(row.log_likelihoods(answer), ours[1])
         del answer
-        if estimate < 2.0:  # the first call may have compiled
+        if again and estimate < 2.0:
             estimate = min(estimate, clock(row, inputs))
         estimates[row.name] = estimate
     return records, estimates
@@ -128,7 +142,7 @@ def compare_paths(
     if ours is None:
         return "legal paths"
     if all(np.array_equal(a, b) for a, b in zip(ours[0], theirs[0])):
-        return "same paths"
+        return SAME
     flaw = next((verdict.flaw for verdict in theirs[1] if verdict.flaw), "")
     if flaw:
         return f"DISAGREES: {flaw}"
@@ -158,7 +172,8 @@ def _no_flaw(name: str, verdicts: Verdicts) -> None:
 def clock(row: Contestant, inputs: Any) -> float:
     """Seconds of one call on these inputs, by the contestant's own clock if it has one."""
     measured = row.clock or wall_clock
-    return measured(lambda: row.call(inputs))
+    given = row.prepared(inputs)
+    return measured(lambda: row.call(given))
 
 
 def _timed(row: Contestant) -> Timed:
@@ -167,6 +182,8 @@ def _timed(row: Contestant) -> Timed:
 
 def _probes(first: Inputs) -> dict[str, Timed]:
     """Reading an input set once, and overwriting as many bytes: both in turn with the contestants."""
+    from benchmarks import floor  # needs Numba, which cases on a GPU do without
+
     target = [np.zeros(min(sum(b.nbytes for b in first.buffers), 256 << 20) // 8, np.int64)]
     return {READ_ONCE: lambda inputs: floor.read_once(inputs.buffers), WRITE_ONCE: lambda _: floor.write_once(target)}
 
@@ -175,9 +192,11 @@ def _probe_estimates(first: Inputs) -> dict[str, float]:
     return {name: min(timed(first) for _ in range(2)) for name, timed in _probes(first).items()}
 
 
-def _rates(first: Inputs, summaries: dict[str, Any]) -> floor.Rates:
+def _rates(first: Inputs, summaries: dict[str, Any]) -> Rates:
+    from benchmarks import floor
+
     size = sum(buffer.nbytes for buffer in first.buffers)
-    return floor.Rates(
+    return Rates(
         read=size / summaries[READ_ONCE].median,
         write=min(size, 256 << 20) / summaries[WRITE_ONCE].median,
         chain_step=floor.chain_step(),

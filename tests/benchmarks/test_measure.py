@@ -6,6 +6,7 @@ import pytest
 from benchmarks import floor
 from benchmarks.case import Work, sets_needed
 from benchmarks.measure import Plan, interleave, rounds_of, schedule, summarize
+from benchmarks.rates import Rates
 
 
 def test_a_summary_has_median_quartiles_and_least() -> None:
@@ -54,7 +55,7 @@ def test_input_sets_exceed_twice_the_cache_between_two_uses() -> None:
 
 
 def test_the_floor_is_what_takes_longest() -> None:
-    rates = floor.Rates(read=1e9, write=5e8, chain_step=1e-9, cell=1e-9)
+    rates = Rates(read=1e9, write=5e8, chain_step=1e-9, cell=1e-9)
     memory = rates.floor(Work(2_000_000, 1_000_000, 1000, 1_000))
     assert memory.bound_by == "memory"
     assert memory.seconds == pytest.approx(4e-3)

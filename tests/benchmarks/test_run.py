@@ -125,7 +125,7 @@ def test_a_ragged_case_and_a_ctc_case_give_a_table() -> None:
     machine |= {"revision": "0" * 40, "python": "3.11", "versions": {}}
     text = report.markdown({"machine": machine, "cases": records, "growth": families})
     assert text.count("| eight utterances, ") == 2
-    assert "no CUDA device: no GPU case was run" in text
+    assert "no CUDA device" in text
     assert "largest over least" in text
     block = "\n".join(report.case_lines(records[2]))
     assert "ns/cell" in block

@@ -1,0 +1,81 @@
+"""The stages of `gpu.sh`, and of its rehearsal."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.gpu.peers import FOLDER_VARIABLE
+from benchmarks.gpu.stages import Stage
+
+TOTAL_S = 475.0
+"""Of the 8 minutes that the whole may take; the limits of the stages add up to no more."""
+
+SITE = "site"
+"""Folder for what --wheels installs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the user asked for.
+
+    Attributes:
+        out: folder of all results.
+        rehearse: no GPU: the interpreter in its place, tiny shapes, and a peer that stands in for the others.
+        peers: folder with checkouts of peers; None for none.
+        wheels: folder with wheels of missing packages; None for none.
+        cases: parts of the names of cases to time, by commas; all if empty.
+    """
+
+    out: Path
+    rehearse: bool = False
+    peers: Path | None = None
+    wheels: Path | None = None
+    cases: str = ""
+
+
+def environment(request: Request) -> dict[str, str]:
+    """Variables of every stage."""
+    root = [str(Path(__file__).parents[3] / name) for name in ("proto", "kernels", "server", "client", "tests")]
+    return {
+        "PYTHONPATH": os.pathsep.join([*root, str((request.out / SITE).resolve())]),
+        "PYTHONUNBUFFERED": "1",
+        "TRITON_INTERPRET": "1" if request.rehearse else "0",
+        FOLDER_VARIABLE: str(request.peers.resolve()) if request.peers else "",
+    }
+
+
+def stages(request: Request) -> list[Stage]:
+    """In this order: what is right before what is fast. The small cases come first because they leave the compiled
+    kernels in Triton's cache, one process a type, before many processes want them all."""
+    variables = environment(request)
+    mode = ["--rehearse"] if request.rehearse else []
+    out = str(request.out.resolve())
+
+    def python(name: str, limit_s: float, module: str, *arguments: str) -> Stage:
+        return Stage(name, [sys.executable, "-m", module, *arguments], limit_s, variables)
+
+    return [
+        python("machine", 20, "benchmarks.gpu.about", out, *mode),
+        wheels(request, variables),
+        python("small-cases", 40, "benchmarks.gpu.small_cases", *mode),
+        python("tests-kernels", 150, "benchmarks.gpu.suites", "kernels", out, *mode),
+        python("tests-engine", 45, "benchmarks.gpu.suites", "engine", out, *mode),
+        python("memcheck", 45, "benchmarks.gpu.memcheck", *mode),
+        python("timings", 115, "benchmarks.gpu.timings", out, "--cases", request.cases, *mode),
+        python("engine", 35, "benchmarks.gpu.engine", out, *mode),
+    ]
+
+
+def wheels(request: Request, variables: dict[str, str]) -> Stage:
+    """Installs what a bare machine lacks; nothing is fetched."""
+    if request.wheels is None:
+        return Stage("wheels", [], 0, skip="no --wheels DIR was given")
+    files = sorted(str(path.resolve()) for path in request.wheels.glob("*.whl"))
+    if not files:
+        return Stage("wheels", [sys.executable, "-c", f"raise SystemExit('no wheels in {request.wheels}')"], 20)
+    options = ["--quiet", "--no-index", "--no-deps", "--no-compile", "--upgrade", "--disable-pip-version-check"]
+    command = [sys.executable, "-m", "pip", "install", *options, "--target", str(request.out / SITE), *files]
+    return Stage("wheels", command, 25, variables)

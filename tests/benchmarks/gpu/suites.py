@@ -1,0 +1,53 @@
+"""The stages that run tests: `python -m benchmarks.gpu.suites kernels|engine OUT [--rehearse]`.
+
+Not with the project's pytest settings: plugins that they name may be missing on a GPU machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.gpu.engine import missing_package
+from benchmarks.gpu.stages import SKIPPED
+from benchmarks.machine import ROOT
+
+SUITES = {"kernels": ["tests/kernels"], "engine": ["tests/server/test_cuda_engine.py"]}
+REHEARSED = {"kernels": ["tests/kernels/test_gpu_repeats.py"], "engine": SUITES["engine"]}
+"""The others run in the interpreter with `make test`, and take longer than a rehearsal may."""
+
+WORKERS = 8
+"""Each holds half a gigabyte of the GPU's memory before its first test, and compiles what others compile too."""
+
+
+def options(suite: str, out: Path, rehearse: bool) -> list[str]:
+    """Arguments for pytest."""
+    found = ["-c", os.devnull, f"--rootdir={ROOT}", "--import-mode=importlib", "-p", "no:cacheprovider", "-q", "-ra"]
+    found += ["-W", "ignore::pytest.PytestUnknownMarkWarning", "--durations=10"]
+    found += ["-m", "interpreter" if rehearse else "gpu", f"--junitxml={out / suite}-tests.xml"]
+    if suite == "kernels" and not rehearse and importlib.util.find_spec("xdist"):
+        found += ["-n", os.environ.get("WORKERS") or str(min(WORKERS, os.cpu_count() or 1))]
+    return found + (REHEARSED if rehearse else SUITES)[suite]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("suite", choices=sorted(SUITES))
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--rehearse", action="store_true")
+    chosen = parser.parse_args(arguments)
+    if chosen.suite == "engine" and (missing := missing_package()):
+        print(missing)
+        return SKIPPED
+    import pytest
+
+    os.chdir(ROOT)
+    return int(pytest.main(options(chosen.suite, chosen.out, chosen.rehearse)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,230 @@
+"""The engine and the client in process on a GPU, against the reference; and the same in the interpreter."""
+
+import importlib.util
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+
+if importlib.util.find_spec("triton") is None:  # not imported: it must find its variable set
+    pytest.skip("Triton is not installed", allow_module_level=True)
+
+from alignd.wire import CtcRequest, DataType, ItemCode, MasRequest
+from alignd_client import AlignClient
+from alignd_kernels.ctc import reference as ctc_reference
+from alignd_kernels.mas import reference as mas_reference
+from alignd_server.engine import Engine, create_engine
+
+CLIENTS = 4
+
+Item = tuple[np.ndarray, np.ndarray]
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param("interpreter", marks=pytest.mark.interpreter),
+        pytest.param("cuda:0", marks=pytest.mark.gpu),
+    ],
+)
+def device(request: pytest.FixtureRequest) -> Iterator[str]:
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "interpreter":
+            patch.setenv("TRITON_INTERPRET", "1")  # read when Triton is imported, which the engine does
+        from alignd_kernels.gpu_common import INTERPRETED
+
+        assert (request.param == "interpreter") == INTERPRETED, "Triton was imported for the other kind of run"
+        yield request.param
+
+
+@pytest.fixture(scope="module")
+def engine(device: str) -> Iterator[Engine]:
+    engine = create_engine(device, audio=False)
+    yield engine
+    engine.close(10)
+
+
+@pytest.fixture(scope="module")
+def client(device: str) -> Iterator[AlignClient]:
+    with AlignClient.in_process(device) as client:
+        yield client
+
+
+def size(device: str, interpreted: int, real: int) -> int:
+    """The interpreter takes milliseconds for a frame."""
+    return interpreted if device == "interpreter" else real
+
+
+def lattices(seed: int, count: int, frames: int) -> list[np.ndarray]:
+    """Scores [S, T] on a grid of 1/4, whose sums float32 holds exactly."""
+    rng = np.random.default_rng(seed)
+    shapes = [(int(rng.integers(1, T // 2 + 1)), int(T)) for T in rng.integers(2, frames + 1, count)]
+    return [(rng.integers(-6, 1, shape) / 4).astype(np.float32) for shape in shapes]
+
+
+def utterances(seed: int, count: int, frames: int) -> list[Item]:
+    """Log-probs [T, 7] on the same grid, and targets [L]."""
+    rng = np.random.default_rng(seed)
+    items = []
+    for T in rng.integers(4, frames + 1, count):
+        targets = rng.integers(1, 7, int(rng.integers(1, T // 2 + 1))).astype(np.int32)
+        items.append(((rng.integers(-6, 1, (int(T), 7)) / 4).astype(np.float32), targets))
+    return items
+
+
+def check_mas(items: list[np.ndarray], answers: list[Any]) -> None:
+    assert len(answers) == len(items)
+    for value, answer in zip(items, answers):
+        _, durations, score = mas_reference.maximum_path(value, np.float32)
+        assert np.array_equal(answer.durations, durations)
+        assert answer.score == score
+
+
+def check_ctc(items: list[Item], answers: list[Any]) -> None:
+    assert len(answers) == len(items)
+    for (log_probs, targets), answer in zip(items, answers):
+        expected = ctc_reference.forced_align(log_probs, targets, accumulator=np.float32)
+        assert np.array_equal(answer.path, expected.path)
+        assert np.array_equal(answer.durations, expected.durations)
+        assert answer.score == expected.score
+
+
+def mas_request(items: list[np.ndarray]) -> MasRequest:
+    tokens, frames = (np.array([item.shape[axis] for item in items]) for axis in range(2))
+    return MasRequest(np.concatenate([item.reshape(-1) for item in items]), DataType.FLOAT32, tokens, frames)
+
+
+def check_mas_reply(items: list[np.ndarray], reply: Any) -> None:
+    assert [status.code for status in reply.statuses] == [ItemCode.OK] * len(items)
+    starts = np.cumsum([0, *(len(item) for item in items)])
+    for index, value in enumerate(items):
+        _, durations, score = mas_reference.maximum_path(value, np.float32)
+        assert np.array_equal(reply.durations[starts[index] : starts[index + 1]], durations)
+        assert reply.scores[index] == score
+
+
+def test_it_runs_on_the_device_that_was_asked_for(engine: Engine, device: str) -> None:
+    assert [(found.id, found.backend) for found in engine.devices] == [(device, "triton")]
+
+
+def test_the_client_gets_the_references_answers(client: AlignClient, device: str) -> None:
+    values = lattices(0, size(device, 4, 100), size(device, 12, 150))
+    check_mas(values, list(client.align_mas(values)))
+    spoken = utterances(1, size(device, 4, 100), size(device, 12, 150))
+    check_ctc(spoken, list(client.align_ctc([x for x, _ in spoken], [y for _, y in spoken])))
+
+
+def test_a_bad_item_fails_alone(client: AlignClient, device: str) -> None:
+    good, bad = np.zeros((2, 5), np.float32), np.full((2, 5), np.nan, np.float32)
+    answers = list(client.align_mas([good, bad, good], on_error="return"))
+    assert [answer.status.ok for answer in answers] == [True, False, True]
+    assert answers[1].status.code is ItemCode.NOT_FINITE
+    check_mas([good, good], [answers[0], answers[2]])
+
+
+def test_several_threads_share_one_client(client: AlignClient, device: str) -> None:
+    """Both families at once, so that launches of both are in flight."""
+    together = threading.Barrier(CLIENTS)
+    count, frames = size(device, 2, 60), size(device, 8, 120)
+
+    def work(seed: int) -> None:
+        values, spoken = lattices(seed, count, frames), utterances(seed, count, frames)
+        together.wait(30)
+        for _ in range(size(device, 1, 5)):
+            check_mas(values, list(client.align_mas(values)))
+            check_ctc(spoken, list(client.align_ctc([x for x, _ in spoken], [y for _, y in spoken])))
+
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        for future in [pool.submit(work, seed) for seed in range(CLIENTS)]:
+            future.result(120)
+
+
+def test_requests_that_wait_together_are_answered_as_alone(engine: Engine, device: str) -> None:
+    batches = [lattices(seed, 3, size(device, 10, 200)) for seed in range(size(device, 3, 30))]
+    futures = [engine.submit("MaximumPath", mas_request(items)) for items in batches]
+    for items, future in zip(batches, futures):
+        check_mas_reply(items, future.result(60))
+
+
+@contextmanager
+def narrow(device: str, memory_bytes: int) -> Iterator[Engine]:
+    """An engine whose launches may use so much beside input and output."""
+    engine = create_engine(device, memory_bytes=memory_bytes, audio=False)
+    try:
+        yield engine
+    finally:
+        engine.close(10)
+
+
+def cost_of(engine: Engine, name: str, request: Any) -> Any:
+    operation: Any = engine._operations[name]
+    return operation.cost(request, engine.devices[0])
+
+
+def test_a_batch_that_does_not_fit_is_split(engine: Engine, device: str) -> None:
+    items = lattices(5, 12, 12)
+    request = mas_request(items)
+    cost = cost_of(engine, "MaximumPath", request)
+    assert cost.scratch_bytes > 3 * cost.largest_scratch_bytes
+    with narrow(device, cost.largest_scratch_bytes) as small:
+        check_mas_reply(items, small.submit("MaximumPath", request).result(60))
+
+
+def ctc_request(items: list[Item]) -> CtcRequest:
+    return CtcRequest(
+        np.concatenate([log_probs.reshape(-1) for log_probs, _ in items]),
+        DataType.FLOAT32,
+        np.array([len(log_probs) for log_probs, _ in items]),
+        7,
+        np.concatenate([targets for _, targets in items]),
+        np.array([len(targets) for _, targets in items]),
+    )
+
+
+def test_an_item_that_cannot_fit_is_refused_beside_those_that_can(engine: Engine, device: str) -> None:
+    good = utterances(6, 2, 12)
+    long = np.zeros((900, 7), np.float32), np.tile(np.array([1, 2], np.int32), 180)
+    budget = cost_of(engine, "ForcedAlign", ctc_request(good)).scratch_bytes
+    with narrow(device, budget) as small:
+        reply = small.submit("ForcedAlign", ctc_request([good[0], long, good[1]])).result(60)
+    assert [status.code for status in reply.statuses] == [ItemCode.OK, ItemCode.OUT_OF_MEMORY, ItemCode.OK]
+    assert str(budget) in reply.statuses[1].message
+
+
+@pytest.mark.gpu
+def test_the_gpus_own_shortage_of_memory_splits_a_batch_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The budget allows what the device then cannot give: torch's error, not the budget's."""
+    import torch
+
+    from alignd_kernels.mas import gpu
+
+    engine = create_engine("cuda:0", audio=False)
+    align, asked = gpu.align, []
+
+    def short(batch: Any, device: Any) -> Any:
+        asked.append(len(batch))
+        if len(batch) > 3:
+            with torch.cuda.device(device):
+                torch.empty(1 << 50, dtype=torch.uint8, device=device)  # more than any GPU has
+        return align(batch, device)
+
+    try:
+        monkeypatch.setattr(gpu, "align", short)
+        items = lattices(7, 10, 40)
+        check_mas_reply(items, engine.submit("MaximumPath", mas_request(items)).result(60))
+        assert asked[0] == 10
+        assert max(asked[-2:]) <= 3
+    finally:
+        engine.close(10)
+
+
+def test_two_clients_on_one_device(client: AlignClient, device: str) -> None:
+    values = lattices(9, size(device, 2, 40), size(device, 8, 100))
+    with AlignClient.in_process(device) as other:
+        one, two = list(client.align_mas(values)), list(other.align_mas(values))
+    check_mas(values, one)
+    check_mas(values, two)
