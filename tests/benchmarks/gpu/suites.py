@@ -24,6 +24,10 @@ WORKERS = 8
 """Each holds half a gigabyte of the GPU's memory before its first test, and compiles what others compile too."""
 
 
+ONE_TEST_S = 100
+"""One test that hangs should not keep the others from being told."""
+
+
 def options(suite: str, out: Path, rehearse: bool) -> list[str]:
     """Arguments for pytest."""
     found = ["-c", os.devnull, f"--rootdir={ROOT}", "--import-mode=importlib", "-p", "no:cacheprovider", "-q", "-ra"]
@@ -31,6 +35,8 @@ def options(suite: str, out: Path, rehearse: bool) -> list[str]:
     found += ["-m", "interpreter" if rehearse else "gpu", f"--junitxml={out / suite}-tests.xml"]
     if suite == "kernels" and not rehearse and importlib.util.find_spec("xdist"):
         found += ["-n", os.environ.get("WORKERS") or str(min(WORKERS, os.cpu_count() or 1))]
+    if importlib.util.find_spec("pytest_timeout"):
+        found += [f"--timeout={ONE_TEST_S}"]
     return found + (REHEARSED if rehearse else SUITES)[suite]
 
 

@@ -1,0 +1,106 @@
+"""gpu.sh is rehearsed as far as a CPU allows: every stage but the suites, which `make test` runs by themselves."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.machine import ROOT
+
+pytest.importorskip("torch")
+pytest.importorskip("triton")
+
+pytestmark = pytest.mark.interpreter
+
+
+def rehearse(out: Path, *arguments: str, **environment: str) -> tuple[int, dict[str, Any]]:
+    """Exit status and summary."""
+    done = subprocess.run(
+        [ROOT / "tests/benchmarks/gpu.sh", "--rehearse", "--out", out, *arguments],
+        env={**os.environ, "PYTHON": sys.executable, **environment},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert (out / "summary.json").exists(), done.stdout + done.stderr
+    return done.returncode, json.loads((out / "summary.json").read_text())
+
+
+def states(summary: dict[str, Any]) -> dict[str, str]:
+    return {stage["name"]: stage["state"] for stage in summary["stages"]}
+
+
+def rows(case: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {row["name"]: row for row in case["contestants"]}
+
+
+def test_the_timings_beside_peers_that_stand_in(tmp_path: Path) -> None:
+    code, summary = rehearse(tmp_path, "--only", "timings", "--cases", "cuda-mas-8192x2048,cuda-ctc-50000x25000")
+    assert (code, states(summary)["timings"]) == (0, "passed"), summary["stages"]
+    mas, ctc = summary["timings"]["cases"]
+    for case, peer in ((mas, "super-monotonic-align"), (ctc, "torchaudio.forced_align")):
+        found = rows(case)
+        for clock in ("whole call", "on the device"):
+            assert found[f"{peer}, {clock}"]["median"] > 0
+        assert found[f"{peer}, whole call"]["agrees"] == "same paths"
+        assert found["alignd on the CPU, whole call"]["agrees"] == "same paths"
+        assert all(target["limit"] > 0 for target in case["targets"])
+    assert [(target["what"], target["target"]) for target in mas["targets"]][::2] == [
+        ("launch: durations", "≤ 3 × read once"),
+        ("launch: durations", "≥ 50 × as fast as super-monotonic-align"),
+        ("maximum_path: dense", "≥ 20 × as fast as super-monotonic-align"),
+    ]
+    text = (tmp_path / "summary.md").read_text()
+    assert text.startswith("# alignd on Triton's interpreter, no GPU: a rehearsal")
+    assert "A rehearsal: the times say nothing." in text
+    assert "not met" in text
+
+
+WORSE = """
+import torch
+
+def maximum_path(value, mask):  # the first token for as long as it can be had: a legal path, and hardly the best one
+    path = torch.zeros_like(value)
+    for item, one in enumerate(mask):
+        S, T = int(one[:, 0].sum()), int(one[0].sum())
+        frame = torch.arange(T)
+        path[item, torch.clamp(frame - (T - S), min=0), frame] = 1
+    return path
+"""
+
+
+def test_real_shapes_beside_a_peer_that_is_wrong_and_one_that_is_missing(tmp_path: Path) -> None:
+    peers, out = tmp_path / "peers", tmp_path / "out"
+    package = peers / "super_monotonic_align"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text(WORSE)
+    code, summary = rehearse(out, "--only", "timings", "--cases", "real", "--peers", str(peers))
+    assert (code, states(summary)["timings"]) == (0, "passed"), summary["stages"]
+    mas, ctc = summary["timings"]["cases"]
+    assert rows(mas)["super-monotonic-align, whole call"]["agrees"].startswith("DISAGREES: ")
+    assert rows(ctc)["torchaudio.forced_align, whole call"]["note"] == f"missing: no torchaudio in {peers}"
+    for case in (mas, ctc):
+        assert rows(case)["align: the batch, ragged, in the kernels"]["agrees"] == "same paths"
+        assert {target["by"] for target in case["targets"]} == {"whole call", "on the device", "in the kernels"}
+        assert all(target["target"].startswith("≤ 1.5 × ") for target in case["targets"])
+
+
+def test_small_cases_and_engine(tmp_path: Path) -> None:
+    code, summary = rehearse(tmp_path, "--only", "small-cases,engine")
+    assert code == 0, summary["stages"]
+    assert states(summary) == {
+        "machine": "passed",
+        "wheels": "skipped",
+        "small-cases": "passed",
+        "engine": "passed",
+    }
+    batches = summary["engine"]["batches"]
+    assert [batch["name"].split(",")[0] for batch in batches] == ["MAS", "CTC"]
+    for batch in batches:
+        assert sum(batch["parts"].values()) == pytest.approx(batch["medians"]["client"])
+        assert batch["medians"]["kernels"] > 0
+        assert batch["activity"]["kernels, count"] > 0
