@@ -119,17 +119,19 @@ class _Feed(Generic[ItemT, ResultT]):
         self._pipeline = pipeline
         self._family = family
         self._borrow = family.borrows(raws)
-        self._source = self._items(raws)
+        self._raws = raws
+        self._source: AsyncIterator[Any] | None = None
+        self._parcels: deque[Parcel[ItemT, Any, Any, ResultT]] = deque()
         self._packer: Packer[ItemT, Any, Any, ResultT] | None = None
         self.more = True
         self.failure: Exception | None = None
 
-    async def _items(self, raws: Iterable[Any] | AsyncIterable[Any]) -> AsyncIterator[Any]:
-        """As `pipeline._Feed._items`."""
-        stack = self._family.stack(raws)
-        parts = (await self._opened()).parts(stack) if stack else None
-        async for item in as_async(parts or raws):
-            yield item
+    async def _begin(self) -> AsyncIterator[Any]:
+        """As `pipeline._Feed._begin`."""
+        stack = self._family.stack(self._raws)
+        parcels = (await self._opened()).parcels(stack) if stack else None
+        self._parcels.extend(parcels or ())
+        return as_async(() if parcels else self._raws)
 
     async def _opened(self) -> Packer[ItemT, Any, Any, ResultT]:
         """Not before there is an item: to align nothing, no server is needed."""
@@ -140,6 +142,13 @@ class _Feed(Generic[ItemT, ResultT]):
     async def read(self) -> Sequence[Parcel[ItemT, Any, Any, ResultT]]:
         """Reads one item; returns the parcels that it completes. At the end `more` is false and `failure` says why."""
         try:
+            if self._source is None:
+                self._source = await self._begin()
+            if self._parcels:
+                parcel = self._parcels.popleft()
+                self.more = bool(self._parcels)
+                await asyncio.sleep(0)  # as in `as_async`
+                return (parcel,)
             raw = await self._source.__anext__()
             packer = await self._opened()
             if self._family.blocks:

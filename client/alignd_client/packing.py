@@ -1,7 +1,7 @@
 """Items into requests: large enough to be worth a message, small enough to share a server."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar
 
@@ -143,21 +143,22 @@ class Packer(Generic[ItemT, Request, Reply, ResultT]):
         self._open: Parcel[ItemT, Request, Reply, ResultT] | None = None
         self._count = 0
 
-    def parts(self, stack: ItemT) -> Iterator[ItemT] | None:
-        """A caller's one array of items as parts, each a request's worth; None if its items must be refused."""
-        if self._family.refuse(stack):
+    def parcels(self, stack: ItemT) -> "list[Parcel[ItemT, Request, Reply, ResultT]] | None":
+        """A caller's one array of items, cut into requests of about one size; None if its items must be refused, one by
+        one."""
+        count, cells = stack.count, stack.cells // stack.count
+        nbytes = stack.nbytes // count + ITEM_OVERHEAD
+        limit = self._limits.message_bytes
+        if (limit is not None and nbytes > limit) or self._family.refuse(stack):
             return None
-        nbytes, count = stack.nbytes + ITEM_OVERHEAD * stack.count, stack.count
-        if nbytes <= self._enough_bytes and count <= self._most_items and stack.cells <= self._limits.cells:
-            return iter((stack,))  # a request's worth in all
-        first = stack.part(0, 1)
-        if self._over_limit(first):
-            return None
-        enough = -(-self._enough_bytes // (first.nbytes + ITEM_OVERHEAD))
-        most = self._most_bytes // (first.nbytes + ITEM_OVERHEAD)
-        size = max(1, min(enough, most, self._limits.cells // max(first.cells, 1), self._most_items))
-        size = -(-stack.count // -(-stack.count // size))  # no small one at the end
-        return (stack.part(start, min(start + size, stack.count)) for start in range(0, stack.count, size))
+        most = min(self._most_bytes // nbytes, self._limits.cells // max(cells, 1), self._most_items)
+        size = max(1, min(-(-self._enough_bytes // nbytes), most))
+        size = -(-count // -(-count // size))  # no small one at the end
+        starts = range(0, count, size)
+        parts = [stack.part(start, min(start + size, count)) for start in starts] if size < count else [stack]
+        first = self._count
+        self._count += count
+        return [Parcel(self._family, first + start, [part]) for start, part in zip(starts, parts)]
 
     def push(self, raw: Any) -> Sequence[Parcel[ItemT, Request, Reply, ResultT]]:
         """Adds the caller's next item; returns the parcels that are complete.

@@ -120,15 +120,12 @@ class _Feed(Generic[ItemT, ResultT]):
         self._pipeline = pipeline
         self._family = family
         self._borrow = family.borrows(raws)
-        self._source = self._items(raws)
+        self._raws = raws
+        self._source: Iterator[Any] | None = None
+        self._parcels: deque[Parcel[ItemT, Any, Any, ResultT]] = deque()
         self._packer: Packer[ItemT, Any, Any, ResultT] | None = None
         self.more = True
         self.failure: Exception | None = None
-
-    def _items(self, raws: Iterable[Any]) -> Iterator[Any]:
-        """The caller's one array in parts, if it can be taken so; else one item after the other."""
-        stack = self._family.stack(raws)
-        yield from (stack and self._opened().parts(stack)) or raws
 
     def _opened(self) -> Packer[ItemT, Any, Any, ResultT]:
         """Not before there is an item: to align nothing, no server is needed."""
@@ -136,9 +133,25 @@ class _Feed(Generic[ItemT, ResultT]):
             self._packer = Packer(self._family, self._pipeline.limits(), borrow=self._borrow)
         return self._packer
 
+    def _begin(self) -> Iterator[Any]:
+        """The caller's one array as parcels, if it can be taken so; else one item after the other."""
+        stack = self._family.stack(self._raws)
+        parcels = self._opened().parcels(stack) if stack else None
+        self._parcels.extend(parcels or ())
+        return self._items(() if parcels else self._raws)
+
+    def _items(self, raws: Iterable[Any]) -> Iterator[Any]:
+        yield from raws  # which ends a generator of the caller's when this is left
+
     def read(self) -> Sequence[Parcel[ItemT, Any, Any, ResultT]]:
         """Reads one item; returns the parcels that it completes. At the end `more` is false and `failure` says why."""
         try:
+            if self._source is None:
+                self._source = self._begin()
+            if self._parcels:
+                parcel = self._parcels.popleft()
+                self.more = bool(self._parcels)
+                return (parcel,)
             raw = next(self._source)
             return self._opened().push(raw)
         except StopIteration:

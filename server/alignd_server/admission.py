@@ -13,10 +13,10 @@ class Reservation:
 
     __slots__ = ("_admission", "items", "nbytes")
 
-    def __init__(self, admission: "Admission | None", nbytes: int) -> None:
+    def __init__(self, admission: "Admission | None", nbytes: int, items: int = 0) -> None:
         self._admission = admission
         self.nbytes = nbytes
-        self.items = 0
+        self.items = items
 
     def resize(self, nbytes: int) -> None:
         """Hold another number of bytes: never refused, since the memory is in use already."""
@@ -46,9 +46,10 @@ class Admission:
         self.items = 0
         self.nbytes = 0
 
-    def reserve(self, nbytes: int) -> Reservation:
-        """Room for a message of `nbytes`. Raises `OverloadedError`."""
+    def reserve(self, nbytes: int, items: int = 0) -> Reservation:
+        """Room for a message of `nbytes`, and for its items where they are known. Raises `OverloadedError`."""
         with self._lock:
+            self._check_items(items)
             if self.nbytes and self.nbytes + nbytes > self._max_bytes:
                 raise OverloadedError(
                     "bytes",
@@ -56,17 +57,21 @@ class Admission:
                     RETRY_AFTER_S,
                 )
             self.nbytes += nbytes
-        return Reservation(self, nbytes)
+            self.items += items
+        return Reservation(self, nbytes, items)
 
     def _take_items(self, items: int) -> None:
         with self._lock:
-            if self.items and self.items + items > self._max_items:
-                raise OverloadedError(
-                    "items",
-                    f"the queue holds {self.items} of {self._max_items} items; {items} more do not fit now",
-                    RETRY_AFTER_S,
-                )
+            self._check_items(items)
             self.items += items
+
+    def _check_items(self, items: int) -> None:
+        if self.items and self.items + items > self._max_items:
+            raise OverloadedError(
+                "items",
+                f"the queue holds {self.items} of {self._max_items} items; {items} more do not fit now",
+                RETRY_AFTER_S,
+            )
 
     def _add(self, items: int, nbytes: int) -> None:
         with self._lock:

@@ -177,10 +177,12 @@ class Engine:
             items, limit = len(request), self.limits.max_queue_items
             if items > limit:
                 raise MalformedRequestError(("", f"{items} items in a request, over the limit of {limit}"))
-            reservation = reservation or self.admission.reserve(target.payload_bytes(request))
+            self._check(target.name, deadline)
+            if reservation:
+                reservation.add_items(items)
+            else:
+                reservation = self.admission.reserve(target.payload_bytes(request), items)
             job = self._job(target, request, reservation, sink or nobody, deadline)
-            self._check(job)
-            reservation.add_items(items)
             if waits and not pipeline and self._assisted(job):
                 return job
             job.sink = sink or JobFuture()
@@ -218,13 +220,13 @@ class Engine:
         (self._heavy if self._batch_limits.heavy(job) else self._light).put(job)
         self.metrics.of(job.operation.name).queue_depth.inc()
 
-    def _check(self, job: Job) -> None:
+    def _check(self, op: str, deadline: float | None) -> None:
         if self._lost:
             raise self._lost
         if self._closing.is_set():
             raise UnavailableError("the engine is shutting down")
-        if job.expired(time.monotonic()):
-            self.metrics.rejected.labels(job.operation.name, "deadline").inc()
+        if deadline is not None and time.monotonic() >= deadline:
+            self.metrics.rejected.labels(op, "deadline").inc()
             raise DeadlineExceededError("the deadline had passed when the request arrived; it was not run")
 
     def cancel(self, job: Job) -> None:

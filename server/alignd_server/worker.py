@@ -13,7 +13,7 @@ from alignd_server.device import Device
 from alignd_server.errors import DeadlineExceededError, DeviceLostError
 from alignd_server.execution import Execution
 from alignd_server.jobs import Job, finish
-from alignd_server.metrics import Metrics
+from alignd_server.metrics import Metrics, OpMetrics
 from alignd_server.operation import Cost, Launch
 from alignd_server.queue import JobQueue
 
@@ -103,7 +103,7 @@ class Worker(threading.Thread):
         launch = self._execution(jobs[0]).run([job.request for job in jobs], [job.cost for job in jobs])
         for job, reply in zip(jobs, launch.replies, strict=True):
             job.answer(reply, launch.kernel_ns)
-        self._count(op, launch.replies)
+        self._count(metrics, op, launch.replies)
         finish(jobs)
 
     def _execution(self, job: Job) -> Execution:
@@ -125,12 +125,12 @@ class Worker(threading.Thread):
 
         return observe
 
-    def _count(self, op: str, replies: Sequence[Any]) -> None:
+    def _count(self, metrics: OpMetrics, op: str, replies: Sequence[Any]) -> None:
         for reply in replies:
             statuses = reply.statuses
             good = statuses.count(OK)
             if good:
-                self._metrics.of(op).items_ok.inc(good)
+                metrics.items_ok.inc(good)
             if good < len(statuses):
                 for code, count in Counter(status.code for status in statuses if not status.ok).items():
                     self._metrics.items.labels(op, code.name.lower()).inc(count)

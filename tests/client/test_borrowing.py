@@ -120,8 +120,10 @@ def test_targets_are_always_copied() -> None:
         pairs = Pairs(log_probs, targets)
         packer = Packer(family, PackingLimits.in_process(), borrow=family.borrows(pairs))
         stack = family.stack(pairs)
-        parcels = [parcel for raw in (packer.parts(stack) if stack else pairs) or () for parcel in packer.push(raw)]
-        request = [*parcels, *packer.flush()][0].request()
+        pushed = () if stack else [parcel for pair in pairs for parcel in packer.push(pair)]
+        parcels = packer.parcels(stack) if stack else [*pushed, *packer.flush()]
+        assert parcels
+        request = parcels[0].request()
         for row in targets:
             row[:] = 77
         assert request.targets.tolist() == [1] * 6
@@ -198,8 +200,8 @@ def test_results_own_their_memory(client: Any) -> None:
 
 
 def parts(stack: Any, limits: PackingLimits) -> list[int] | None:
-    found = Packer(MAS, limits, borrow=True).parts(stack)
-    return None if found is None else [part.count for part in found]
+    found = Packer(MAS, limits, borrow=True).parcels(stack)
+    return None if found is None else [item.count for parcel in found for item in parcel.items]
 
 
 def test_how_much_of_a_stack_a_request_takes() -> None:

@@ -53,7 +53,7 @@ class MasOperation:
         # Where the items lie is no matter of memory.
         batch = MasBatch(request.values, DTYPES[request.data_type], frames, tokens, frames, frames)
         scratch = backends.backend("mas", device).scratch_bytes(batch)
-        return cost_of(int(tokens.dot(frames)), scratch, self.payload_bytes(request))
+        return cost_of(int((tokens * frames).sum()), scratch, self.payload_bytes(request))
 
     def run(self, requests: Sequence[MasRequest], device: Device, *, alone: bool) -> Launch[MasReply]:
         batch = _batch(requests)
