@@ -23,10 +23,17 @@ PATIENCE: Final = 1 << 22
 
 @dataclass(slots=True)
 class Borders:
-    """What a forward kernel is told: words and a counter that hold nothing of `epoch` yet, and the counter's state."""
+    """What a forward kernel is told: words that hold nothing of `epoch` yet, and counters.
+
+    Attributes:
+        words: int64.
+        tickets: int32 [1], as many as have been drawn: `first_ticket`.
+        arrivals: int32, one for each item, zero before and after a launch.
+    """
 
     words: torch.Tensor
     tickets: torch.Tensor
+    arrivals: torch.Tensor
     epoch: int = 1
     first_ticket: int = 0
 
@@ -45,30 +52,29 @@ def _kept(device: torch.device, stream: int) -> _Kept:
 
 
 @contextmanager
-def borders(device: torch.device, words: int, programs: int) -> Iterator[Borders]:
-    """Memory for one launch of `programs` strips on the device's current stream, to be queued within the context.
+def borders(device: torch.device, words: int, items: int, programs: int) -> Iterator[Borders]:
+    """Memory for a launch of `programs` strips of `items`, to be queued on the device's current stream in the context.
 
     While a CUDA graph is captured, and for large launches, it is made anew and cleared; the graph clears it each time.
     """
     stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
     capturing = device.type == "cuda" and torch.cuda.is_current_stream_capturing()
     if capturing or words > KEPT_WORDS:
-        yield _cleared(device, words)
+        yield _cleared(device, words, items)
         return
     kept = _kept(device, stream)
     with kept.lock:
         found, kept.borders = kept.borders, None  # what a launch that fails has left is not used again
-        if found is None or found.words.numel() < words:
-            found = _cleared(device, min(KEPT_WORDS, 2 * words))
+        if found is None or found.words.numel() < words or found.arrivals.numel() < items:
+            found = _cleared(device, min(KEPT_WORDS, 2 * words), 2 * items)
         elif found.epoch > MAX_EPOCH or found.first_ticket > MAX_TICKETS - programs:
-            found = _cleared(device, found.words.numel())
+            found = _cleared(device, found.words.numel(), found.arrivals.numel())
         yield found
         found.epoch += 1
         found.first_ticket += programs
         kept.borders = found
 
 
-def _cleared(device: torch.device, words: int) -> Borders:
-    return Borders(
-        torch.zeros(words, dtype=torch.int64, device=device), torch.zeros(1, dtype=torch.int32, device=device)
-    )
+def _cleared(device: torch.device, words: int, items: int) -> Borders:
+    counters = torch.zeros(1 + items, dtype=torch.int32, device=device)
+    return Borders(torch.zeros(words, dtype=torch.int64, device=device), counters[:1], counters[1:])

@@ -39,6 +39,15 @@ def draw_ticket(counter, first):
 
 
 @triton.jit
+def arrive(counter):
+    """How many have arrived before this program, which sees all that they wrote before. One warp's threads together."""
+    tl.debug_barrier()  # what other threads have written goes before the one that counts
+    arrived = tl.atomic_add(counter, 1, sem="acq_rel")
+    tl.debug_barrier()
+    return arrived
+
+
+@triton.jit
 def _halves(parts, n: tl.constexpr):
     halves = ()
     for i in tl.static_range(n):

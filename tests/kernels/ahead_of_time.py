@@ -21,7 +21,7 @@ KERNELS = {
     "mas": {"mas_forward_kernel": "mas.gpu_forward", "mas_trace_kernel": "mas.gpu_trace"},
     "ctc": {"ctc_best_path_kernel": "ctc.gpu_kernel"},
 }
-"""The kernels that a family launches, and where they are; what they are compiled for stands beside them."""
+"""The kernels that a family launches, and where they are; `variants` beside each says what it is compiled for."""
 
 ELEMENTS = {
     "mas": {
@@ -81,15 +81,14 @@ def signature(family: str, kernel: Any, dtype: Any, constants: dict[str, object]
     return {name: "constexpr" if name in constants else tensors.get(name, "i32") for name in kernel.arg_names}
 
 
-def compiled(family: str, name: str, dtype: Any, capability: int) -> dict[str, Any]:
+def compiled(family: str, name: str, dtype: Any, constants: dict[str, object], capability: int) -> dict[str, Any]:
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
     from alignd_kernels.gpu_language import LAUNCH_OPTIONS
 
-    module = module_of(family, name)
-    kernel, constants = getattr(module, name), module.constants(dtype)
+    kernel = getattr(module_of(family, name), name)
     begin = time.perf_counter()
     # No attributes: the kernels ask not to be specialised by alignment or value, so this is what a launch compiles.
     types = signature(family, kernel, dtype, constants)
@@ -103,6 +102,7 @@ def compiled(family: str, name: str, dtype: Any, capability: int) -> dict[str, A
     return {
         "kernel": name,
         "dtype": dtype.value,
+        "constants": {constant: str(value) for constant, value in constants.items()},
         "capability": capability,
         "triton": triton.__version__,
         "registers": usage["REG"],
@@ -133,4 +133,5 @@ if __name__ == "__main__":
 
     for each in KERNELS[sys.argv[1]]:
         for scores in DType:
-            print(json.dumps(compiled(sys.argv[1], each, scores, int(sys.argv[2]))), flush=True)
+            for variant in module_of(sys.argv[1], each).variants(scores):
+                print(json.dumps(compiled(sys.argv[1], each, scores, variant, int(sys.argv[2]))), flush=True)

@@ -26,8 +26,8 @@ def test_compiles_without_spills(family: str, capability: int, tmp_path: Path) -
     print(done.stdout)
     assert done.returncode == 0, done.stderr[-4000:]
     variants = [json.loads(line) for line in done.stdout.splitlines()]
-    expected = [(name, dtype.value) for name in ahead_of_time.KERNELS[family] for dtype in DType]
-    assert [(variant["kernel"], variant["dtype"]) for variant in variants] == expected
+    expected = {(name, dtype.value) for name in ahead_of_time.KERNELS[family] for dtype in DType}
+    assert {(variant["kernel"], variant["dtype"]) for variant in variants} == expected
     for variant in variants:
         assert variant["spilled_bytes"] == 0, variant
         assert variant["registers"] <= 255, variant

@@ -2,10 +2,8 @@
 
 from typing import Any
 
-import numpy as np
 import pytest
 from kernels.gpu_support import Launches
-from kernels.strategies import ctc_batch, dyadic, mas_batch
 
 from alignd_kernels.ctc import gpu as ctc_gpu
 from alignd_kernels.dtypes import DType
@@ -23,19 +21,18 @@ def type_of(argument: Any) -> str:
 @pytest.mark.interpreter
 @pytest.mark.parametrize("dtype", DType)
 def test_what_is_compiled_is_what_is_launched(dtype: DType, monkeypatch: pytest.MonkeyPatch) -> None:
-    x = dyadic(np.random.default_rng(0), (2, 4))
-    batches = {"mas": mas_batch([x], dtype), "ctc": ctc_batch([(x, np.array([1], np.int32), 0, 0.0)], dtype)}
     for family, gpu in {"mas": mas_gpu, "ctc": ctc_gpu}.items():
         launches = {}
         for name in ahead_of_time.KERNELS[family]:
             launches[name] = Launches(getattr(ahead_of_time.module_of(family, name), name))
             monkeypatch.setattr(gpu, name, launches[name])
-        gpu.align(batches[family], "cpu")
+        gpu.warm_up("cpu", [dtype])
         for name, launch in launches.items():
             module = ahead_of_time.module_of(family, name)
-            constants = module.constants(dtype)
-            (launched,) = launch.arguments
-            types = ahead_of_time.signature(family, getattr(module, name), dtype, constants)
-            given = {argument: kind for argument, kind in types.items() if kind != "constexpr"}
-            assert {argument: type_of(launched[argument]) for argument in given} == given
-            assert constants.items() <= launched.items()
+            variants = module.variants(dtype)
+            assert len(launch.arguments) == len(variants)
+            for constants, launched in zip(variants, launch.arguments):
+                types = ahead_of_time.signature(family, getattr(module, name), dtype, constants)
+                given = {argument: kind for argument, kind in types.items() if kind != "constexpr"}
+                assert {argument: type_of(launched[argument]) for argument in given} == given
+                assert constants.items() <= launched.items()

@@ -1,5 +1,6 @@
 """CTC forced alignment on a GPU. Imported only where one is used (or Triton's interpreter): it needs torch."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -7,6 +8,7 @@ import torch
 
 from alignd_kernels.ctc.batch import CtcBatch, CtcResult
 from alignd_kernels.ctc.gpu_kernel import constants, ctc_best_path_kernel
+from alignd_kernels.dtypes import DType
 from alignd_kernels.gpu_common import (
     DTYPES,
     TORCH_DTYPES,
@@ -138,6 +140,17 @@ def align(batch: CtcBatch, device: torch.device | str) -> CtcResult:
         )
         host = to_host(result)
     return CtcResult(host[0], host[1], host[2], host[3], host[4], stopwatch.elapsed_ns())
+
+
+def warm_up(device: torch.device | str, dtypes: Iterable[DType] = tuple(DType)) -> None:
+    """Compile the kernels for these types, or load them from Triton's cache, so that no later call has to."""
+    one = np.ones(1, np.int64)
+    for dtype in dtypes:
+        target, star = np.ones(1, np.int32), np.zeros(1, np.float32)
+        log_probs = np.zeros(2, dtype.storage)
+        align(
+            CtcBatch(log_probs, dtype, one - 1, one, 2 * one, 2 * one, target, one - 1, one, 0 * target, star), device
+        )
 
 
 def launch(

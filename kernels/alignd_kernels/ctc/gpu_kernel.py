@@ -214,3 +214,8 @@ def ctc_best_path_kernel(
 def constants(dtype: DType) -> dict[str, object]:
     """What the kernel is compiled for."""
     return {"ACC": accumulator_in_kernel(dtype), "STEP": STEP}
+
+
+def variants(dtype: DType) -> list[dict[str, object]]:
+    """All that are ever launched for scores of this type."""
+    return [constants(dtype)]

@@ -1,7 +1,8 @@
 """Monotonic alignment search on a GPU. Imported only where one is used (or Triton's interpreter): it needs torch."""
 
 import functools
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import torch
@@ -22,10 +23,13 @@ from alignd_kernels.gpu_common import (
 )
 from alignd_kernels.mas import gpu_forward, gpu_trace
 from alignd_kernels.mas.batch import MasBatch, MasResult, row_major
-from alignd_kernels.mas.gpu_forward import TOKENS_PER_THREAD, mas_forward_kernel
-from alignd_kernels.mas.gpu_item import MAX_PITCH
+from alignd_kernels.mas.gpu_forward import mas_forward_kernel
+from alignd_kernels.mas.gpu_item import MAX_PITCH, TOKENS_PER_THREAD
 from alignd_kernels.mas.gpu_trace import CHUNKS_PER_PROGRAM, mas_trace_kernel
 from alignd_kernels.ragged import Int64Array, offsets_of
+
+FUSED_CHUNKS: Final = 32
+"""Of items whose way back, some 0.6 µs a chunk on one warp, takes less than what a second launch costs the host."""
 
 
 class DeviceResult(NamedTuple):
@@ -53,16 +57,16 @@ def _words(tokens: Any, frames: Any, width: int) -> Any:
 
 
 def _border_words(tokens: Any, frames: Any, width: int) -> Any:
-    """Words, in each plane, of the borders between an item's strips."""
-    return (-(-tokens // width) - 1) * frames
+    """Words, in each plane, of the borders between an item's strips: one for each frame that visits a token."""
+    return (-(-tokens // width) - 1) * (frames - tokens + 1)
 
 
 def scratch_bytes(batch: MasBatch) -> Int64Array:
     """Device memory that each item needs beside its input and output, int64 [B]: about 0.3·S·T bytes for float32.
 
-    Exactly 5·⌈S/W⌉·W·(⌊(T − S + W + 30)/32⌋ + 1) for the way back, 8·p·(⌈S/W⌉ − 1)·T for the borders and (4 + a)·T for
-    the path, with a the accumulator's size (4, or 8 for float64), W = 64 and p = 1 (32 and 2 for float64); 0 for an
-    item that has no path.
+    Exactly 5·⌈S/W⌉·W·(⌊(T − S + W + 30)/32⌋ + 1) for the way back, 8·p·(⌈S/W⌉ − 1)·(T − S + 1) for the borders
+    and (4 + a)·T for the path, with a the accumulator's size (4, or 8 for float64), W = 64 and p = 1 (32 and 2 for
+    float64); 0 for an item that has no path.
     """
     S, T = batch.tokens, batch.frames
     size, width = np.dtype(batch.dtype.accumulator).itemsize, _width(batch.dtype)
@@ -96,40 +100,36 @@ class _Launch(NamedTuple):
     border_count: int
 
     def enqueue(self) -> tuple[DeviceResult, Stopwatch]:
-        """Queue both kernels on the current stream, without waiting for them."""
+        """Queue the kernels on the current stream, without waiting for them."""
         device, dtype, items = self.values.device, DTYPES[self.values.dtype], self.table.shape[1] - 1
         scores = torch.empty(items, dtype=torch.float64, device=device)
         statuses = torch.empty(items, dtype=torch.int32, device=device)
         best = torch.empty(items, dtype=torch.float64, device=device)
-        arrivals = torch.empty(items, dtype=torch.int32, device=device)
         trouble = torch.empty(self.strip_count, dtype=torch.int32, device=device)
         bits = torch.empty(self.word_count, dtype=torch.int32, device=device)
         moved = torch.empty(self.word_count, dtype=torch.int8, device=device)
         on_path = torch.empty(self.paths.numel(), dtype=accumulator_of(dtype), device=device)
-        shared = (self.values, self.tokens, self.frames, self.table, self.durations)
-        trace = launcher(
-            mas_trace_kernel,
-            device,
-            items * -(-self.chunks // CHUNKS_PER_PROGRAM),
-            (*shared, self.paths, scores, statuses, bits, moved, best, trouble, arrivals, on_path, items + 1, items),
-            **gpu_trace.constants(dtype),
-        )
-        stopwatch = Stopwatch(device)
+        item = (self.values, self.tokens, self.frames, self.table, self.durations)
+        left, found = (bits, moved, best, trouble), (self.paths, scores, statuses, on_path)
+        fused = self.chunks <= FUSED_CHUNKS and gpu_forward.fusible(dtype)
         programs = items * self.strips
-        with borders(device, _planes(dtype) * self.border_count, programs) as memory:
-            left = (memory.words, memory.tickets, bits, moved, best, trouble, arrivals)
-            numbers = (items + 1, items, memory.first_ticket, memory.epoch, self.border_count, PATIENCE)
-            forward = launcher(
-                mas_forward_kernel, device, programs, (*shared, *left, *numbers), **gpu_forward.constants(dtype)
-            )
+        stopwatch = Stopwatch(device)
+        with borders(device, _planes(dtype) * self.border_count, items, programs) as memory:
+            state = (memory.first_ticket, memory.epoch, self.border_count, PATIENCE)
+            strips = (*item, memory.words, memory.tickets, *left, memory.arrivals, *found, items + 1, items, *state)
+            launches = [launcher(mas_forward_kernel, device, programs, strips, **gpu_forward.constants(dtype, fused))]
+            if not fused:
+                chunks = (*item, *left, memory.arrivals, *found, items + 1, items)
+                groups = items * -(-self.chunks // CHUNKS_PER_PROGRAM)
+                launches.append(launcher(mas_trace_kernel, device, groups, chunks, **gpu_trace.constants(dtype)))
             with stopwatch:
-                forward()
-                trace()
+                for launch in launches:
+                    launch()
         return DeviceResult(self.durations, self.paths, scores, statuses), stopwatch
 
 
 def align(batch: MasBatch, device: torch.device | str, *, paths: bool = False) -> MasResult:
-    """Best paths of a batch: one copy in, two kernel launches, one copy out, on the device's current stream.
+    """Best paths of a batch: one copy in, one or two kernel launches, one copy out, on the device's current stream.
 
     Args:
         batch: any lengths, also of no items.
@@ -173,6 +173,15 @@ def align(batch: MasBatch, device: torch.device | str, *, paths: bool = False) -
         wanted = [result.durations, result.scores, result.statuses, *([result.paths] if paths else [])]
         host = to_host(wanted)
     return MasResult(host[0], host[1], host[2], stopwatch.elapsed_ns(), host[3] if paths else None)
+
+
+def warm_up(device: torch.device | str, dtypes: Iterable[DType] = tuple(DType)) -> None:
+    """Compile the kernels for these types, or load them from Triton's cache, so that no later call has to."""
+    one = np.ones(1, np.int64)
+    for dtype in dtypes:
+        for frames in (1, 32 * FUSED_CHUNKS + 1) if gpu_forward.fusible(dtype) else (1,):
+            values = np.zeros(frames, dtype.storage)
+            align(MasBatch(values, dtype, one - 1, one, frames * one, frames * one), device)
 
 
 def launch(value: torch.Tensor, tokens: torch.Tensor, frames: torch.Tensor) -> DeviceResult:

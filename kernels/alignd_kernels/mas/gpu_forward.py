@@ -11,22 +11,22 @@ Each cell leaves one bit (stay or move), 32 frames to a word, and each chunk of 
 tokens its path has moved in the chunk: along these the way back takes one load for each chunk (`gpu_trace`).
 """
 
-from typing import Final
-
 import triton
 import triton.language as tl
 
 from alignd_kernels.dtypes import DType
 from alignd_kernels.gpu_language import OK, accumulator_in_kernel, uniform, widen, within
-from alignd_kernels.gpu_strips import columns, draw_ticket, hand_over, take_over
+from alignd_kernels.gpu_strips import arrive, columns, draw_ticket, hand_over, take_over
 from alignd_kernels.mas.gpu_item import (
     BITS,
     BORDERS,
     DURATIONS,
+    MAX_CHUNKS,
     NOT_FINITE_SEEN,
     NOT_HANDED_OVER,
     PITCH,
     STRIPS,
+    TOKENS_PER_THREAD,
     VALUES,
     chunks_of_strip,
     entry_of,
@@ -35,14 +35,22 @@ from alignd_kernels.mas.gpu_item import (
     room_of,
     status_of_lengths,
 )
-
-TOKENS_PER_THREAD: Final = {DType.FLOAT16: 2, DType.BFLOAT16: 2, DType.FLOAT32: 2, DType.FLOAT64: 1}
-"""K: as many as the registers hold without spilling."""
+from alignd_kernels.mas.gpu_trace import trace_chunks
 
 
-def constants(dtype: DType) -> dict[str, object]:
+def constants(dtype: DType, fused: bool) -> dict[str, object]:
     """What the kernel is compiled for."""
-    return {"ACC": accumulator_in_kernel(dtype), "K": TOKENS_PER_THREAD[dtype]}
+    return {"ACC": accumulator_in_kernel(dtype), "K": TOKENS_PER_THREAD[dtype], "FUSED": fused}
+
+
+def fusible(dtype: DType) -> bool:
+    """Whether there is a variant with FUSED: float64 fills the registers without it."""
+    return dtype is not DType.FLOAT64
+
+
+def variants(dtype: DType) -> list[dict[str, object]]:
+    """All that are ever launched for scores of this type."""
+    return [constants(dtype, fused) for fused in ((True, False) if fusible(dtype) else (False,))]
 
 
 @triton.jit
@@ -101,7 +109,7 @@ def _strip(
     """The tokens of a strip in all frames in which a path can visit them.
 
     Args:
-        borders: words of the item's borders, [strip, frame].
+        borders: words of the item's borders, [strip, T − S + 1].
         bits, moved: of the strip, [chunk from its first on, token of the strip], written.
 
     Returns:
@@ -120,8 +128,8 @@ def _strip(
         v = v + (tl.where(token == -1, 0.0, tl.full([32], float("-inf"), ACC)),)
     begin = first_chunk(s0)
     end = tl.cdiv(tl.minimum(T, slack + s0 + W), 32)
-    from_left = borders + (strip - 1).to(tl.int64) * T
-    to_right = from_left + T
+    # A border's words begin with the first frame in which its token is visited.
+    from_left = borders + (strip - 1).to(tl.int64) * (slack + 1) - (s0 - 1)
     trouble = tl.full([], 0, tl.int32)
     leaving = tl.full([32], 0.0, ACC)
     step = pitch
@@ -139,7 +147,7 @@ def _strip(
         ring, ring_moved, missing = take_over(from_left, plane, t_left, needed, epoch, patience, ACC)
         ring = tl.where(s0 + t0 + lane == 0, 0.0, ring)
         ring_moved = tl.where(lane == 0, 0, ring_moved)  # of a frame of the chunk before: the path has stood there
-        trouble |= tl.where(missing != 0, NOT_HANDED_OVER, 0)
+        trouble |= missing * NOT_HANDED_OVER
         # Always the pitch, but the compiler must not know: else it keeps the addresses of all rows in registers.
         step = tl.where(missing > 1, 0, step)
         start = tl.where(missing > 1, 0, start)
@@ -167,6 +175,7 @@ def _strip(
             ring = tl.where(lane == 31, v[K - 1], tl.gather(ring, after, 0))
             ring_moved = tl.where(lane == 31, distance[K - 1], tl.gather(ring_moved, after, 0))
         t = t0 + lane
+        to_right = from_left + (slack + 1 - W)
         hand_over(to_right, plane, t, within(t, s0 + W - 1, slack) & (s0 + W < S), epoch, ring, ring_moved)
         leaving = ring
         place = (chunk - begin).to(tl.int64) * W + lane * K
@@ -200,6 +209,10 @@ def _strip(
         "best",
         "trouble",
         "arrivals",
+        "paths",
+        "scores",
+        "statuses",
+        "on_path",
     ],
 )
 def mas_forward_kernel(
@@ -215,6 +228,10 @@ def mas_forward_kernel(
     best,
     trouble,
     arrivals,
+    paths,
+    scores,
+    statuses,
+    on_path,
     pitch_of_table,
     items,
     first_ticket,
@@ -223,10 +240,12 @@ def mas_forward_kernel(
     patience,
     ACC: tl.constexpr,
     K: tl.constexpr,
+    FUSED: tl.constexpr,
 ):
     """Scores of all cells, strip by strip: `items` × (strips of the widest item) programs. See `gpu_item` for `table`.
 
-    Writes what `mas_trace_kernel` reads, and zeros into `durations` and `arrivals`.
+    Writes what `trace_chunks` reads, and zeros into `durations`. With FUSED the strip of an item that ends last goes
+    on to find its path: for short items, whose way back takes less than a launch.
     """
     W: tl.constexpr = 32 * K
     ticket = draw_ticket(tickets, first_ticket)
@@ -235,13 +254,11 @@ def mas_forward_kernel(
     S64 = tl.load(tokens + b)
     T64 = tl.load(frames + b)
     lane = tl.arange(0, 32)
-    durations += entry_of(table, pitch_of_table, b, DURATIONS)
+    own = durations + entry_of(table, pitch_of_table, b, DURATIONS)
     room = room_of(table, pitch_of_table, b, DURATIONS)
     for k in tl.static_range(K):
         token = strip * W + k * 32 + lane
-        tl.store(durations + token, tl.zeros([32], tl.int32), mask=token < room)
-    if strip == 0:
-        tl.store(arrivals + b, 0)
+        tl.store(own + token, tl.zeros([32], tl.int32), mask=token < room)
     if uniform(status_of_lengths(table, pitch_of_table, b, S64, T64, W)) == OK:
         S = S64.to(tl.int32)
         T = T64.to(tl.int32)
@@ -265,3 +282,28 @@ def mas_forward_kernel(
             tl.store(trouble + entry_of(table, pitch_of_table, b, STRIPS) + strip, wrong)
             if (strip + 1) * W >= S:
                 tl.store(best + b, end.to(tl.float64))
+    if FUSED:
+        if arrive(arrivals + b) == tl.num_programs(0) // items - 1:
+            tl.store(arrivals + b, 0)
+            trace_chunks(
+                values,
+                tokens,
+                frames,
+                table,
+                durations,
+                bits,
+                moved,
+                best,
+                trouble,
+                arrivals,
+                paths,
+                scores,
+                statuses,
+                on_path,
+                pitch_of_table,
+                b,
+                0,
+                MAX_CHUNKS,
+                ACC,
+                K,
+            )

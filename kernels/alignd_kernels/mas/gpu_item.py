@@ -10,6 +10,7 @@ from typing import Final
 import triton
 import triton.language as tl
 
+from alignd_kernels.dtypes import DType
 from alignd_kernels.gpu_language import EMPTY, INTERNAL, MAX_FRAMES, OK, TOO_FEW_FRAMES
 
 ROWS: Final = ("values", "pitch", "durations", "bits", "borders", "strips", "paths")
@@ -18,8 +19,14 @@ pointers; of the borders' words; of what there is for each strip; of paths, and 
 
 VALUES, PITCH, DURATIONS, BITS, BORDERS, STRIPS, PATHS = (tl.constexpr(row) for row in range(len(ROWS)))
 
+TOKENS_PER_THREAD: Final = {DType.FLOAT16: 2, DType.BFLOAT16: 2, DType.FLOAT32: 2, DType.FLOAT64: 1}
+"""K: as many as the registers hold without spilling."""
+
 MAX_PITCH = tl.constexpr(2**31 - 1)
 """The kernels multiply it by a row's number as two int32, which is one instruction."""
+
+MAX_CHUNKS = tl.constexpr(2**26)
+"""More than an item has."""
 
 NOT_FINITE_SEEN = tl.constexpr(1)
 NOT_HANDED_OVER = tl.constexpr(2)

@@ -18,12 +18,13 @@ from alignd_kernels.gpu_language import (
     NO_FINITE_PATH,
     NOT_FINITE,
     OK,
+    accumulator_in_kernel,
     fill_zeros,
     sum_in_order,
     uniform,
     widen,
 )
-from alignd_kernels.mas.gpu_forward import constants as forward_constants
+from alignd_kernels.gpu_strips import arrive
 from alignd_kernels.mas.gpu_item import (
     BITS,
     DURATIONS,
@@ -32,6 +33,7 @@ from alignd_kernels.mas.gpu_item import (
     PATHS,
     PITCH,
     STRIPS,
+    TOKENS_PER_THREAD,
     VALUES,
     entry_of,
     place_of,
@@ -48,7 +50,13 @@ BROKEN = tl.constexpr(1 << 28)
 
 def constants(dtype: DType) -> dict[str, object]:
     """What the kernel is compiled for."""
-    return {**forward_constants(dtype), "CHUNKS_PER_PROGRAM": CHUNKS_PER_PROGRAM}
+    accumulator = accumulator_in_kernel(dtype)
+    return {"ACC": accumulator, "K": TOKENS_PER_THREAD[dtype], "CHUNKS_PER_PROGRAM": CHUNKS_PER_PROGRAM}
+
+
+def variants(dtype: DType) -> list[dict[str, object]]:
+    """All that are ever launched for scores of this type."""
+    return [constants(dtype)]
 
 
 @triton.jit
@@ -106,6 +114,94 @@ def _chunk(values, pitch, S, T, bits, chunk, top, durations, path_out, on_path, 
     return tl.max(token, 0)
 
 
+@triton.jit
+def _status(table, pitch_of_table, b, tokens, frames, best, trouble, W: tl.constexpr):
+    """Of item b, when all its strips have ended."""
+    status = status_of_lengths(table, pitch_of_table, b, tokens, frames, W)
+    if status == OK:
+        wrong = _trouble_of(trouble + entry_of(table, pitch_of_table, b, STRIPS), tl.cdiv(tokens, W).to(tl.int32))
+        status = tl.where(tl.abs(tl.load(best + b)) < float("inf"), status, NO_FINITE_PATH)
+        status = tl.where((wrong & NOT_FINITE_SEEN) != 0, NOT_FINITE, status)
+        status = tl.where((wrong & NOT_HANDED_OVER) != 0, INTERNAL, status)
+    return uniform(status)
+
+
+@triton.jit
+def trace_chunks(
+    values,
+    tokens,
+    frames,
+    table,
+    durations,
+    bits,
+    moved,
+    best,
+    trouble,
+    arrivals,
+    paths,
+    scores,
+    statuses,
+    on_path,
+    pitch_of_table,
+    b,
+    begin,
+    count,
+    ACC: tl.constexpr,
+    K: tl.constexpr,
+):
+    """The path of item b in `count` chunks from `begin` on; and its score and status, if all others have ended.
+
+    Args:
+        durations: zero at first; added to.
+        paths, scores, statuses: written.
+        bits, moved, best, trouble: what the strips have left.
+        arrivals: int32 [items], zero at first, and in the end.
+        on_path: scratch, accumulators, as many as paths.
+    """
+    W: tl.constexpr = 32 * K
+    S64 = tl.load(tokens + b)
+    T64 = tl.load(frames + b)
+    durations += entry_of(table, pitch_of_table, b, DURATIONS)
+    paths += entry_of(table, pitch_of_table, b, PATHS)
+    path_room = room_of(table, pitch_of_table, b, PATHS)
+    bits_begin = entry_of(table, pitch_of_table, b, BITS)
+    on_path += entry_of(table, pitch_of_table, b, PATHS)
+    status = _status(table, pitch_of_table, b, S64, T64, best, trouble, W)
+    S = S64.to(tl.int32)
+    T = T64.to(tl.int32)
+    chunks = tl.where(status == OK, tl.cdiv(T, 32), 0)
+    if begin < chunks:
+        values += entry_of(table, pitch_of_table, b, VALUES)
+        pitch = entry_of(table, pitch_of_table, b, PITCH)
+        end = tl.minimum(begin + count, chunks)
+        top = _top(moved + bits_begin, S, T, end - 1, W)
+        start = top
+        for back in range(end - begin):
+            chunk = end - 1 - back
+            start = _chunk(values, pitch, S, T, bits + bits_begin, chunk, top, durations, paths, on_path, W)
+            place, known = place_of(S, T, top, chunk, W)
+            top -= tl.load(moved + bits_begin + place, mask=known, other=0).to(tl.int32)
+        if begin == 0:
+            tl.atomic_add(arrivals + b, tl.where(start == 0, 0, BROKEN), sem="relaxed")
+        arrived = arrive(arrivals + b)
+        if arrived % BROKEN == tl.cdiv(chunks, count) - 1:
+            tl.store(arrivals + b, 0)
+            score = sum_in_order(on_path, T).to(ACC).to(tl.float64)
+            if arrived >= BROKEN:
+                fill_zeros(durations, S)
+                fill_zeros(paths, T)
+                score = tl.full([], float("nan"), tl.float64)
+                status = INTERNAL
+            tl.store(scores + b, score)
+            tl.store(statuses + b, status)
+    elif (chunks == 0) & (begin == 0):
+        tl.store(scores + b, float("nan"))
+        tl.store(statuses + b, status)
+    padding = tl.maximum(begin * 32, tl.where(status == OK, T, 0))
+    end_frame = (tl.full([], 0, tl.int64) + begin + count) * 32
+    fill_zeros(paths + padding, tl.minimum(path_room, end_frame) - padding)
+
+
 @triton.jit(
     do_not_specialize=["pitch_of_table", "items"],
     do_not_specialize_on_alignment=[
@@ -114,14 +210,14 @@ def _chunk(values, pitch, S, T, bits, chunk, top, durations, path_out, on_path, 
         "frames",
         "table",
         "durations",
-        "paths",
-        "scores",
-        "statuses",
         "bits",
         "moved",
         "best",
         "trouble",
         "arrivals",
+        "paths",
+        "scores",
+        "statuses",
         "on_path",
     ],
 )
@@ -131,14 +227,14 @@ def mas_trace_kernel(
     frames,
     table,
     durations,
-    paths,
-    scores,
-    statuses,
     bits,
     moved,
     best,
     trouble,
     arrivals,
+    paths,
+    scores,
+    statuses,
     on_path,
     pitch_of_table,
     items,
@@ -146,64 +242,26 @@ def mas_trace_kernel(
     K: tl.constexpr,
     CHUNKS_PER_PROGRAM: tl.constexpr,
 ):
-    """The best path of each item: `items` × (groups of chunks of the longest item) programs. `table`: see `gpu_item`.
-
-    Args:
-        durations: zero, written.
-        paths, scores, statuses: written.
-        bits, moved, best, trouble: as `mas_forward_kernel` left them.
-        arrivals: int32 [items], zero.
-        on_path: scratch, accumulators, as many as paths.
-    """
-    W: tl.constexpr = 32 * K
-    b = tl.program_id(0) % items
-    group = tl.program_id(0) // items
-    S64 = tl.load(tokens + b)
-    T64 = tl.load(frames + b)
-    durations += entry_of(table, pitch_of_table, b, DURATIONS)
-    paths += entry_of(table, pitch_of_table, b, PATHS)
-    path_room = room_of(table, pitch_of_table, b, PATHS)
-    bits_begin = entry_of(table, pitch_of_table, b, BITS)
-    on_path += entry_of(table, pitch_of_table, b, PATHS)
-    begin = group * CHUNKS_PER_PROGRAM
-    status = status_of_lengths(table, pitch_of_table, b, S64, T64, W)
-    if status == OK:
-        wrong = _trouble_of(trouble + entry_of(table, pitch_of_table, b, STRIPS), tl.cdiv(S64, W).to(tl.int32))
-        status = tl.where(tl.abs(tl.load(best + b)) < float("inf"), status, NO_FINITE_PATH)
-        status = tl.where((wrong & NOT_FINITE_SEEN) != 0, NOT_FINITE, status)
-        status = tl.where((wrong & NOT_HANDED_OVER) != 0, INTERNAL, status)
-    status = uniform(status)
-    S = S64.to(tl.int32)
-    T = T64.to(tl.int32)
-    chunks = tl.where(status == OK, tl.cdiv(T, 32), 0)
-    if begin < chunks:
-        values += entry_of(table, pitch_of_table, b, VALUES)
-        pitch = entry_of(table, pitch_of_table, b, PITCH)
-        end = tl.minimum(begin + CHUNKS_PER_PROGRAM, chunks)
-        top = _top(moved + bits_begin, S, T, end - 1, W)
-        start = top
-        for back in range(end - begin):
-            chunk = end - 1 - back
-            start = _chunk(values, pitch, S, T, bits + bits_begin, chunk, top, durations, paths, on_path, W)
-            place, known = place_of(S, T, top, chunk, W)
-            top -= tl.load(moved + bits_begin + place, mask=known, other=0).to(tl.int32)
-        if group == 0:
-            tl.atomic_add(arrivals + b, tl.where(start == 0, 0, BROKEN), sem="relaxed")
-        # What this warp has written is seen by whoever sees its arrival.
-        tl.debug_barrier()
-        arrived = tl.atomic_add(arrivals + b, 1, sem="acq_rel")
-        if arrived % BROKEN == tl.cdiv(chunks, CHUNKS_PER_PROGRAM) - 1:
-            tl.debug_barrier()  # all threads read what the others had written before they arrived
-            score = sum_in_order(on_path, T).to(ACC).to(tl.float64)
-            if arrived >= BROKEN:
-                fill_zeros(durations, S)
-                fill_zeros(paths, T)
-                score = tl.full([], float("nan"), tl.float64)
-                status = INTERNAL
-            tl.store(scores + b, score)
-            tl.store(statuses + b, status)
-    elif (chunks == 0) & (group == 0):
-        tl.store(scores + b, float("nan"))
-        tl.store(statuses + b, status)
-    padding = tl.maximum(begin * 32, tl.where(status == OK, T, 0))
-    fill_zeros(paths + padding, tl.minimum(path_room, (begin + CHUNKS_PER_PROGRAM) * 32) - padding)
+    """The best path of each item: `items` × (groups of chunks of the longest item) programs. See `trace_chunks`."""
+    trace_chunks(
+        values,
+        tokens,
+        frames,
+        table,
+        durations,
+        bits,
+        moved,
+        best,
+        trouble,
+        arrivals,
+        paths,
+        scores,
+        statuses,
+        on_path,
+        pitch_of_table,
+        tl.program_id(0) % items,
+        tl.program_id(0) // items * CHUNKS_PER_PROGRAM,
+        CHUNKS_PER_PROGRAM,
+        ACC,
+        K,
+    )
