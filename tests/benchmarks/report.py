@@ -21,11 +21,12 @@ def machine_line(machine: Record) -> str:
     versions = " ".join(f"{name} {version}" for name, version in machine["versions"].items())
     load = " ".join(f"{value:.2f}" for value in machine["load"])
     state = "with changes" if machine["dirty"] else "clean"
+    revision = f"{machine['revision'][:12]} ({state})" if machine["revision"] else "unknown"
     return (
         f"{machine['cpu']}, {machine['threads']} threads of {machine['cpus']} CPUs, "
         f"{machine['cache_bytes'] >> 20} MiB last-level cache, load {load}; "
         f"{'GPU ' + machine['gpu'] if machine['gpu'] else 'no CUDA device'}\n"
-        f"revision {machine['revision'][:12]} ({state}); Python {machine['python']}, {versions}{_warning(machine)}"
+        f"revision {revision}; Python {machine['python']}, {versions}{_warning(machine)}"
     )
 
 

@@ -375,7 +375,7 @@ def test_kernels_are_interpreted_in_a_rehearsal_only(monkeypatch: pytest.MonkeyP
     with pytest.raises(RuntimeError, match="belongs to a rehearsal"):
         place.place_of(rehearse=False)
     monkeypatch.setenv("TRITON_INTERPRET", "0")
-    assert place.place_of(rehearse=False).device == "cuda"
+    assert place.place_of(rehearse=False).device == "cuda:0"
     with pytest.raises(RuntimeError, match="belongs to a rehearsal"):
         place.place_of(rehearse=True)
 

@@ -23,7 +23,7 @@ FOLDER_VARIABLE = "ALIGND_BENCHMARK_PEERS"
 """Names the folder of `--peers` to the stages' processes."""
 
 PACKAGES = "super_monotonic_align", "torchaudio"
-TRIAL_S = 60.0
+TRIAL_S = 25.0
 
 
 def search(folder: Path) -> list[Path]:

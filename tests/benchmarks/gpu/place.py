@@ -76,7 +76,7 @@ class Place(ABC):
 class Cuda(Place):
     """The current CUDA device."""
 
-    device = "cuda"
+    device = "cuda:0"
     engine = "cuda:0"
     profiled = "CUDA"
     tiny = False
@@ -208,7 +208,7 @@ def pinned_rates(place: Place) -> dict[str, float]:
     """Bytes a second from pinned memory to the device and back: what bounds a batch that comes from a host."""
     torch = peers.torch_module()
     size = PINNED_BYTES >> 8 if place.tiny else PINNED_BYTES
-    host = torch.zeros(size, dtype=torch.uint8, pin_memory=place.device == "cuda")
+    host = torch.zeros(size, dtype=torch.uint8, pin_memory=not place.tiny)
     there = torch.empty(size, dtype=torch.uint8, device=place.device)
     copies = {
         "to_device": lambda: there.copy_(host, non_blocking=True),

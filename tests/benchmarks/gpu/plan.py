@@ -49,7 +49,8 @@ def environment(request: Request) -> dict[str, str]:
 
 def stages(request: Request) -> list[Stage]:
     """In this order: what is right before what is fast. The small cases come first because they leave the compiled
-    kernels in Triton's cache, one process a type, before many processes want them all."""
+    kernels in Triton's cache, one process a type, before many processes want them all. The first limit is for a disk
+    that has not been read yet: torch is several gigabytes."""
     variables = environment(request)
     mode = ["--rehearse"] if request.rehearse else []
     out = str(request.out.resolve())
@@ -58,13 +59,13 @@ def stages(request: Request) -> list[Stage]:
         return Stage(name, [sys.executable, "-m", module, *arguments], limit_s, variables)
 
     return [
-        python("machine", 20, "benchmarks.gpu.about", out, *mode),
+        python("machine", 40, "benchmarks.gpu.about", out, *mode),
         wheels(request, variables),
-        python("small-cases", 40, "benchmarks.gpu.small_cases", *mode),
-        python("tests-kernels", 150, "benchmarks.gpu.suites", "kernels", out, *mode),
+        python("small-cases", 35, "benchmarks.gpu.small_cases", *mode),
+        python("tests-kernels", 130, "benchmarks.gpu.suites", "kernels", out, *mode),
         python("tests-engine", 45, "benchmarks.gpu.suites", "engine", out, *mode),
-        python("memcheck", 45, "benchmarks.gpu.memcheck", *mode),
-        python("timings", 115, "benchmarks.gpu.timings", out, "--cases", request.cases, *mode),
+        python("memcheck", 55, "benchmarks.gpu.memcheck", *mode),
+        python("timings", 120, "benchmarks.gpu.timings", out, "--cases", request.cases, *mode),
         python("engine", 35, "benchmarks.gpu.engine", out, *mode),
     ]
 
@@ -78,4 +79,4 @@ def wheels(request: Request, variables: dict[str, str]) -> Stage:
         return Stage("wheels", [sys.executable, "-c", f"raise SystemExit('no wheels in {request.wheels}')"], 20)
     options = ["--quiet", "--no-index", "--no-deps", "--no-compile", "--upgrade", "--disable-pip-version-check"]
     command = [sys.executable, "-m", "pip", "install", *options, "--target", str(request.out / SITE), *files]
-    return Stage("wheels", command, 25, variables)
+    return Stage("wheels", command, 15, variables)

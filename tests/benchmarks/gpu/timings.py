@@ -18,6 +18,7 @@ from benchmarks.gpu.place import Place, copy_rate, pinned_rates, place_of, rates
 from benchmarks.measure import Plan
 
 STEM = "timings"
+PLAN = Plan(budget_s=0.5)
 ONCE = Plan(budget_s=0.0, most_rounds=1, least_rounds=1)
 """For a rehearsal."""
 
@@ -47,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def keep(results: dict[str, Any]) -> None:
         path.write_text(json.dumps(results | {"device": device}, indent=1) + "\n")
 
-    results, failures = measure_all(matching(cases(place), chosen.cases), ONCE if place.tiny else Plan(), keep)
+    results, failures = measure_all(matching(cases(place), chosen.cases), ONCE if place.tiny else PLAN, keep)
     device["compile_s"] = ak.compile_seconds()
     store(results | {"device": device}, chosen.out, STEM)
     print(f"kernels compiled or loaded in {device['compile_s']:.1f} s")
