@@ -23,7 +23,7 @@ from alignd_client import (
 )
 from alignd_client.aio import AsyncAlignClient
 from alignd_client.local import LocalCall, slots
-from alignd_client.packing import LOCAL_BYTES
+from alignd_client.packing import LOCAL_BYTES, LOCAL_ITEMS
 from support import fake_engine
 from support.blocking import Blocking
 from support.fake_engine import FakeEngine
@@ -186,7 +186,8 @@ def test_who_waits_for_one_request_offers_to_do_it(engines: list[FakeEngine]) ->
         assert len(list(client.align_mas([VALUE]))) == 1
         assert len(list(client.align_mas([VALUE, VALUE.astype(np.float64)]))) == 2
         assert len(list(client.align_mas(np.stack([VALUE] * 3)))) == 3
-    assert engines[0].waited == [True, False, False, True]
+        assert len(list(client.align_mas(np.stack([VALUE] * LOCAL_ITEMS)))) == LOCAL_ITEMS
+    assert engines[0].waited == [True, False, False, True, True]
 
 
 def test_a_call_that_was_cancelled_while_it_waited_for_a_slot_is_not_run(engines: list[FakeEngine]) -> None:
