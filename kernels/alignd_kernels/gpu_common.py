@@ -13,7 +13,7 @@ import torch
 
 from alignd_kernels.dtypes import DType
 from alignd_kernels.gpu_language import LAUNCH_OPTIONS
-from alignd_kernels.ragged import Int64Array
+from alignd_kernels.ragged import Buffers, Int64Array, offsets_of
 
 TORCH_DTYPES: Final = {
     DType.FLOAT16: torch.float16,
@@ -61,9 +61,33 @@ def to_device(array: npt.NDArray[np.generic], device: torch.device, dtype: torch
     The staging memory is pinned, so that the copy to a GPU overlaps with other work; torch keeps it till the copy ends.
     """
     staging = torch.empty(array.shape, dtype=dtype, pin_memory=device.type == "cuda")
-    same_bits = {2: torch.int16, 4: torch.int32, 8: torch.int64}[array.dtype.itemsize]
-    np.copyto(staging.view(same_bits).numpy().view(array.dtype), array)
+    np.copyto(_as_numpy(staging, array.dtype), array)
     return staging.to(device, non_blocking=True)
+
+
+def staged(
+    buffers: Buffers, sources: Int64Array | None, offsets: Int64Array, device: torch.device, dtype: torch.dtype
+) -> tuple[torch.Tensor, Int64Array]:
+    """All buffers end to end on the device, as `to_device` brings them there, and the items' offsets among them: each
+    is copied from where it lies into the staging memory, and nowhere else."""
+    pieces = buffers if isinstance(buffers, tuple) else (buffers,)
+    begins = offsets_of(np.array([len(piece) for piece in pieces], np.int64))
+    staging = torch.empty(int(begins[-1]), dtype=dtype, pin_memory=device.type == "cuda")
+    target = _as_numpy(staging, pieces[0].dtype)
+    for piece, begin, end in zip(pieces, begins, begins[1:]):
+        np.copyto(target[begin:end], piece)
+    if isinstance(buffers, tuple):
+        if sources is None:
+            raise ValueError("a batch of several buffers needs `sources`, the buffer of each item")
+        offsets = offsets + begins[sources]
+    return staging.to(device, non_blocking=True), offsets
+
+
+def _as_numpy(tensor: torch.Tensor, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """The memory of a host tensor as an array of another type of the same size."""
+    same_bits = {2: torch.int16, 4: torch.int32, 8: torch.int64}[dtype.itemsize]
+    array: npt.NDArray[Any] = tensor.view(same_bits).numpy().view(dtype)
+    return array
 
 
 def to_host(tensors: Sequence[torch.Tensor]) -> list[npt.NDArray[Any]]:

@@ -178,6 +178,27 @@ def test_read_only_and_unaligned_buffers(device: str, dtype: DType) -> None:
 
 
 @on_each_device
+def test_items_in_several_buffers_and_in_the_other_order(device: str) -> None:
+    rng = np.random.default_rng(12)
+    shapes = [(3, 9), (70, 80), (5, 7)]
+    whole = mas_batch([dyadic(rng, shape) for shape in shapes], DType.FLOAT32)
+    expected = gpu.align(whole, device)
+    parts = tuple(whole.values[o : o + s * t].copy() for o, (s, t) in zip(whole.offsets, shapes))
+    order, zeros = np.array([1, 2, 0]), np.zeros(3, np.int64)
+    scattered = dataclasses.replace(
+        whole, values=(parts[2], parts[0], parts[1]), sources=order, offsets=zeros, pitches=whole.frames
+    )
+    same_results(gpu.align(scattered, device), expected)
+    turned = tuple(np.ascontiguousarray(part.reshape(shape).T).ravel() for part, shape in zip(parts, shapes))
+    scattered = dataclasses.replace(
+        whole, values=turned, sources=np.arange(3), offsets=zeros, pitches=whole.tokens, frames_first=True
+    )
+    same_results(gpu.align(scattered, device), expected)
+    with pytest.raises(ValueError, match="sources"):
+        gpu.align(dataclasses.replace(scattered, sources=None, frames_first=False), device)
+
+
+@on_each_device
 def test_a_padded_batch_in_any_strides(device: str) -> None:
     """Tensors on the device, of which the kernel reads a part: no copy, no wait."""
     rng = np.random.default_rng(4)

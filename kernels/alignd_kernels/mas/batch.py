@@ -1,7 +1,6 @@
 """The ragged batch of monotonic alignment search, and its result."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -40,11 +39,11 @@ class MasBatch:
         return len(self.tokens)
 
 
-def row_major(batch: MasBatch) -> tuple[npt.NDArray[Any], Int64Array, Int64Array]:
-    """The values in one buffer, [tokens, frames] each, with offsets and pitches; a copy where they lie otherwise."""
-    values, offsets = as_one(batch.values, batch.sources, batch.offsets)
+def row_major(batch: MasBatch) -> MasBatch:
+    """The batch with its items [tokens, frames]; copied if they lie the other way."""
     if not batch.frames_first:
-        return values, offsets, batch.pitches
+        return batch
+    values, offsets = as_one(batch.values, batch.sources, batch.offsets)
     begins = offsets_of(batch.tokens * batch.frames)
     turned = np.empty(begins[-1], values.dtype)
     for b, (S, T, pitch) in enumerate(zip(batch.tokens.tolist(), batch.frames.tolist(), batch.pitches.tolist())):
@@ -52,7 +51,7 @@ def row_major(batch: MasBatch) -> tuple[npt.NDArray[Any], Int64Array, Int64Array
             steps = values.itemsize, pitch * values.itemsize
             item = np.lib.stride_tricks.as_strided(values[offsets[b] :], (S, T), steps, writeable=False)
             turned[begins[b] : begins[b + 1]].reshape(S, T)[...] = item
-    return turned, begins[:-1], batch.frames
+    return MasBatch(turned, batch.dtype, begins[:-1], batch.tokens, batch.frames, batch.frames)
 
 
 @dataclass(frozen=True, slots=True)

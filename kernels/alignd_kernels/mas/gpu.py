@@ -17,6 +17,7 @@ from alignd_kernels.gpu_common import (
     check_device,
     current,
     launcher,
+    staged,
     to_device,
     to_host,
     with_end,
@@ -145,7 +146,6 @@ def align(batch: MasBatch, device: torch.device | str, *, paths: bool = False) -
     if len(batch) == 0:
         none = np.zeros(0, np.int32)
         return MasResult(none, np.zeros(0), none, 0, none if paths else None)
-    values, offsets, pitches = row_major(batch)
     width = _width(batch.dtype)
     good = (batch.tokens >= 1) & (batch.tokens <= batch.frames)
     S, T = np.where(good, batch.tokens, 1), np.where(good, batch.frames, 1)  # of others, no path is looked for
@@ -153,12 +153,14 @@ def align(batch: MasBatch, device: torch.device | str, *, paths: bool = False) -
         offsets_of(size)
         for size in (batch.tokens, _words(S, T, width), _border_words(S, T, width), -(-S // width), batch.frames)
     ]
-    table = with_end([offsets, pitches, *starts, batch.tokens, batch.frames])
     durations, words, border_words, strips, frames = (int(row[-1]) for row in starts)
+    batch = row_major(batch)
     with current(device):
+        values, offsets = staged(batch.values, batch.sources, batch.offsets, device, TORCH_DTYPES[batch.dtype])
+        table = with_end([offsets, batch.pitches, *starts, batch.tokens, batch.frames])
         table_there = to_device(table, device, torch.int64)
         result, stopwatch = _Launch(
-            to_device(values, device, TORCH_DTYPES[batch.dtype]),
+            values,
             table_there[-2],
             table_there[-1],
             table_there,
