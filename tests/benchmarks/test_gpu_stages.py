@@ -94,19 +94,18 @@ def test_the_limits_fit_into_eight_minutes(tmp_path: Path) -> None:
     (tmp_path / "some-1-py3-none-any.whl").touch()
     stages = plan.stages(plan.Request(tmp_path, wheels=tmp_path))
     assert sum(stage.limit_s for stage in stages) <= plan.TOTAL_S < 480
-    assert stages[0].name == "machine"
     names = [stage.name for stage in stages]
-    assert names.index("tests-kernels") < names.index("timings")
+    assert names.index("machine") < names.index("tests-kernels") < names.index("timings")
 
 
 def test_stages_are_chosen_by_name(tmp_path: Path) -> None:
     stages = plan.stages(plan.Request(tmp_path, rehearse=True))
     assert all("--rehearse" in stage.command for stage in stages if not stage.skip)
     assert [stage.name for stage in chosen_stages(stages, "timings, engine")] == [
-        "machine", "wheels", "timings", "engine",
+        "wheels", "machine", "timings", "engine",
     ]  # fmt: skip
     assert chosen_stages(stages, "") == stages
-    with pytest.raises(ValueError, match="no stage is called timing: machine, "):
+    with pytest.raises(ValueError, match="no stage is called timing: wheels, machine, "):
         chosen_stages(stages, "timing")
     assert main(["--out", str(tmp_path), "--only", "timing"]) == 2
 
@@ -117,13 +116,13 @@ def test_a_folder_that_is_none_is_told_at_once(tmp_path: Path, capsys: pytest.Ca
     assert "nowhere is no folder" in capsys.readouterr().err
 
 
-def test_without_a_device_it_ends_after_the_first_stage(tmp_path: Path) -> None:
+def test_without_a_device_it_ends_at_once(tmp_path: Path) -> None:
     """As on any machine without a GPU; where there is one, it is hidden."""
     with mock.patch.dict("os.environ", {"CUDA_VISIBLE_DEVICES": ""}):
         assert main(["--out", str(tmp_path)]) == 1
     stages = json.loads((tmp_path / "summary.json").read_text())["stages"]
-    assert [(stage["name"], stage["state"]) for stage in stages] == [("machine", "failed")]
-    assert "torch finds no CUDA device; --rehearse does without one" in stages[0]["note"]
+    assert [(stage["name"], stage["state"]) for stage in stages] == [("wheels", "skipped"), ("machine", "failed")]
+    assert "torch finds no CUDA device; --rehearse does without one" in stages[1]["note"]
 
 
 def wheel(folder: Path) -> None:
@@ -141,7 +140,7 @@ def test_wheels_are_installed_where_later_stages_find_them(tmp_path: Path) -> No
     request = plan.Request(tmp_path / "out", wheels=tmp_path)
     request.out.mkdir()
     stage = plan.wheels(request, plan.environment(request))
-    assert run(stage, request.out, 60).state == "passed", (request.out / "wheels.txt").read_text()
+    assert run(stage, request.out, 60).note == "Successfully installed carried-1.0"
     use = python("use", "import carried; print(carried.WORD)", environment=plan.environment(request))
     assert run(use, request.out, 20).note == "here"
 
@@ -153,8 +152,9 @@ def test_a_folder_without_wheels_fails_and_none_is_skipped(tmp_path: Path) -> No
     assert plan.wheels(plan.Request(tmp_path), {}).skip == "no --wheels DIR was given"
 
 
-def test_a_missing_package_of_the_engine_is_named() -> None:
-    program = "import sys; sys.modules['structlog'] = None; from benchmarks.gpu import engine, suites; "
+def test_all_missing_packages_of_the_engine_are_named() -> None:
+    hidden = "import sys; sys.modules['structlog'] = sys.modules['psutil'] = None; "
+    program = f"{hidden} from benchmarks.gpu import engine, suites; "
     for call in ("engine.main(['/nowhere'])", "suites.main(['engine', '/nowhere'])"):
         done = subprocess.run(
             [sys.executable, "-c", f"{program} sys.exit({call})"],
@@ -163,8 +163,7 @@ def test_a_missing_package_of_the_engine_is_named() -> None:
             text=True,
         )
         assert done.returncode == SKIPPED, done.stderr
-        assert "no structlog" in done.stdout
-        assert "--wheels DIR" in done.stdout
+        assert done.stdout == "the engine lacks psutil, structlog here: --wheels DIR brings packages\n"
 
 
 def test_suites_run_in_parallel_on_a_gpu_and_not_in_a_rehearsal(tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ from benchmarks.gpu.rehearsal import write_peers
 from benchmarks.gpu.stages import Outcome, Stage, run_all
 from benchmarks.machine import ROOT
 
-FIRST = "machine"
-NEEDED = FIRST, "wheels"
+MACHINE = "machine"
+NEEDED = "wheels", MACHINE
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     outcomes: list[Outcome] = []
     for outcome in run_all(wanted, out, TOTAL_S):
         outcomes.append(outcome)
-        if outcome.name == FIRST and not outcome.good:
+        if outcome.name == MACHINE and not outcome.good:
             break  # nothing that follows could say more
     shutil.rmtree(out / SITE, ignore_errors=True)  # no result
     print(f"\n{summary.write(summary.collect(out, outcomes, chosen.rehearse), out)}")

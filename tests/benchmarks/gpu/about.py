@@ -1,4 +1,7 @@
-"""The first stage: what the machine is. `python -m benchmarks.gpu.about OUT [--rehearse]` writes OUT/machine.json."""
+"""The stage that says what the machine is, and whether there is a GPU.
+
+`python -m benchmarks.gpu.about OUT [--rehearse]` writes OUT/machine.json.
+"""
 
 from __future__ import annotations
 

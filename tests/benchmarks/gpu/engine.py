@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import importlib.util
 import json
 import statistics
 import sys
@@ -29,15 +30,27 @@ from benchmarks.measure import interleave
 ROUNDS = 15
 
 
-def missing_package() -> str:
+NEEDED = "google.protobuf", "google.rpc", "grpc", "prometheus_client", "psutil", "structlog"
+"""What the engine and the client import besides ours, NumPy, torch and Triton; to name all that is missing at once."""
+
+
+def missing_packages() -> str:
     """What the engine needs and this Python lacks, as a sentence; empty if nothing."""
     try:
         importlib.import_module("alignd_server.engine")
         importlib.import_module("alignd_server.operations")
         importlib.import_module("alignd_client")
     except ModuleNotFoundError as error:
-        return f"the engine's packages are missing here (no {error.name}): --wheels DIR brings them"
+        names = sorted({str(error.name), *(name for name in NEEDED if not _found(name))})
+        return f"the engine lacks {', '.join(names)} here: --wheels DIR brings packages"
     return ""
+
+
+def _found(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:  # the package around it
+        return False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -225,7 +238,7 @@ def measure(place: Place, question: Question, engine: Any, client: Any) -> dict[
 
 
 def main(arguments: Sequence[str]) -> int:
-    missing = missing_package()
+    missing = missing_packages()
     if missing:
         print(missing)
         return SKIPPED

@@ -59,8 +59,8 @@ def stages(request: Request) -> list[Stage]:
         return Stage(name, [sys.executable, "-m", module, *arguments], limit_s, variables)
 
     return [
-        python("machine", 40, "benchmarks.gpu.about", out, *mode),
         wheels(request, variables),
+        python("machine", 40, "benchmarks.gpu.about", out, *mode),
         python("small-cases", 35, "benchmarks.gpu.small_cases", *mode),
         python("tests-kernels", 130, "benchmarks.gpu.suites", "kernels", out, *mode),
         python("tests-engine", 45, "benchmarks.gpu.suites", "engine", out, *mode),
@@ -77,6 +77,6 @@ def wheels(request: Request, variables: dict[str, str]) -> Stage:
     files = sorted(str(path.resolve()) for path in request.wheels.glob("*.whl"))
     if not files:
         return Stage("wheels", [sys.executable, "-c", f"raise SystemExit('no wheels in {request.wheels}')"], 20)
-    options = ["--quiet", "--no-index", "--no-deps", "--no-compile", "--upgrade", "--disable-pip-version-check"]
+    options = ["--no-index", "--no-deps", "--no-compile", "--upgrade", "--disable-pip-version-check"]
     command = [sys.executable, "-m", "pip", "install", *options, "--target", str(request.out / SITE), *files]
     return Stage("wheels", command, 15, variables)

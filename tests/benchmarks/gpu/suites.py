@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.gpu.engine import missing_package
+from benchmarks.gpu.engine import missing_packages
 from benchmarks.gpu.stages import SKIPPED
 from benchmarks.machine import ROOT
 
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("out", type=Path)
     parser.add_argument("--rehearse", action="store_true")
     chosen = parser.parse_args(arguments)
-    if chosen.suite == "engine" and (missing := missing_package()):
+    if chosen.suite == "engine" and (missing := missing_packages()):
         print(missing)
         return SKIPPED
     import pytest
