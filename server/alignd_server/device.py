@@ -34,6 +34,12 @@ class Device:
     memory_bytes: int
     pool: WorkerPool | None
 
+    @property
+    def light_batches(self) -> int:
+        """Batches of small requests that run at a time. On a GPU the copies of one go on beside the kernels of another;
+        the CPU's kernels share all its threads."""
+        return 2 if self.torch_device else 1
+
     def scratch_bytes(self, total: int, largest: int, alone: bool) -> int:
         """What a launch needs beside input and output, given the sum over its items and the largest of them: on the CPU
         a thread's scratch is used again for its next item."""

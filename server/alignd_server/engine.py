@@ -60,7 +60,8 @@ class Engine:
     """Answers requests on one or more devices.
 
     Each device has two lanes, so that a huge item does not hold small ones up: requests that alone more than fill a
-    batch go through the heavy lane, one at a time, on one thread (or stream) beside the others.
+    batch go through the heavy lane, one at a time, on one thread (or stream) beside the others. The light lane runs as
+    many batches at a time as the device has use for (`Device.light_batches`).
     """
 
     def __init__(
@@ -91,7 +92,7 @@ class Engine:
         self._workers = [
             Worker(queue, device, self.metrics, self._lose, alone=queue is self._heavy)
             for device in devices
-            for queue in (self._light, self._heavy)
+            for queue in (*[self._light] * device.light_batches, self._heavy)
         ]
         self._assistant = self._workers[0]  # of the light lane
         for op in operations:

@@ -22,6 +22,7 @@ from alignd import wire
 from alignd_kernels import compile_cache
 from alignd_server.device import Device
 from alignd_server.operation import AnyOperation
+from alignd_server.operations import backends
 
 log = structlog.get_logger("alignd.warm_up")
 
@@ -48,6 +49,9 @@ def warm_up(operations: Sequence[AnyOperation], devices: Sequence[Device]) -> No
         _say("compiling the kernels for this machine, once: takes up to a minute")
         with compile_cache.compiling_alone():
             _compile(operations, cpu, types)
+    for device in devices:
+        for operation in operations:
+            backends.warm_up(operation.name, device)
     _run(operations, devices, types)
 
 

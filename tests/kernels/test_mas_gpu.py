@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -375,6 +376,42 @@ def test_many_items_equal_the_cpu_kernels() -> None:
     shapes = rng.integers(0, 150, (3000, 2))
     batch = mas_batch([dyadic(rng, (int(s), int(s + more))) for s, more in shapes], DType.FLOAT32)
     same_results(gpu.align(batch, "cuda"), cpu.align(batch))
+
+
+@pytest.mark.gpu
+def test_a_captured_graph_gives_new_answers_for_new_scores() -> None:
+    rng = np.random.default_rng(13)
+    value = torch.zeros(3, 150, 1500, device="cuda")
+    tokens, frames = torch.tensor([150, 70, 9], device="cuda"), torch.tensor([1500, 300, 9], device="cuda")
+    gpu.launch(value, tokens, frames)  # compiles
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        found = gpu.launch(value, tokens, frames)
+    for _ in range(3):
+        scores = normal(rng, (3, 150, 1500))
+        value.copy_(torch.from_numpy(scores))
+        graph.replay()
+        gpu.launch(value, tokens, frames)  # between replays, in memory of its own
+        items = [scores[b, :s, :t] for b, (s, t) in enumerate(zip(tokens.tolist(), frames.tolist()))]
+        expected = cpu.align(mas_batch(items, DType.FLOAT32))
+        starts = offsets_of(tokens.cpu().numpy())
+        for b, own in enumerate(itertools.pairwise(starts)):
+            np.testing.assert_array_equal(found.durations[b, : int(tokens[b])].cpu(), expected.durations[slice(*own)])
+        np.testing.assert_array_equal(found.scores.cpu(), expected.scores)
+
+
+@pytest.mark.gpu
+def test_offsets_beyond_32_bits() -> None:
+    """Three items of 2³⁰ scores each, in half precision; the last one begins past 2³¹ elements."""
+    value = torch.zeros(3, 4096, 2**18, dtype=torch.float16, device="cuda")
+    value[2].copy_(torch.arange(2**18, device="cuda") % 7 - 3)
+    tokens = torch.tensor([4096, 1, 4096], device="cuda")
+    frames = torch.tensor([2**18] * 3, device="cuda")
+    found = gpu.launch(value, tokens, frames)
+    assert found.statuses.tolist() == [Status.OK] * 3
+    # All rows are alike, so every path is as good, and ties stay: the last token has all frames that it can.
+    assert found.durations[2].tolist() == [1] * 4095 + [2**18 - 4095]
+    assert found.scores[2].item() == float(value[2, 0].double().sum())
 
 
 @pytest.mark.gpu

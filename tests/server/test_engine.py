@@ -284,6 +284,25 @@ def test_every_device_has_its_worker(make: Any, operation: FakeOperation) -> Non
     assert {name.split("-")[1] for name in operation.threads} == {"fake:0", "fake:1"}
 
 
+def test_a_gpu_takes_a_batch_while_another_is_on_its_way() -> None:
+    """Copies of one go on beside the kernels of the other."""
+    operation = FakeOperation()
+    operation.gate.clear()
+    engine = Engine([replace(CPU, torch_device="cuda:0")], [operation])
+    try:
+        first = engine.submit("Fake", Items((1,)))
+        assert operation.running.acquire(timeout=10)
+        second = engine.submit("Fake", Items((2,)))
+        assert operation.running.acquire(timeout=10)
+        third = engine.submit("Fake", Items((3,)))
+        assert not operation.running.acquire(timeout=0.2)
+        operation.gate.set()
+        assert [future.result(10).values for future in (first, second, third)] == [(2,), (4,), (6,)]
+    finally:
+        operation.gate.set()
+        engine.close()
+
+
 def test_work_past_its_deadline_is_never_run(make: Any, operation: FakeOperation) -> None:
     engine = make()
     hold(engine, operation)

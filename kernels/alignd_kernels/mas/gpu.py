@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Iterable
+from contextlib import nullcontext
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -100,7 +101,7 @@ class _Launch(NamedTuple):
     word_count: int
     border_count: int
 
-    def enqueue(self) -> tuple[DeviceResult, Stopwatch]:
+    def enqueue(self, stopwatch: Stopwatch | None = None) -> DeviceResult:
         """Queue the kernels on the current stream, without waiting for them."""
         device, dtype, items = self.values.device, DTYPES[self.values.dtype], self.table.shape[1] - 1
         scores = torch.empty(items, dtype=torch.float64, device=device)
@@ -114,7 +115,6 @@ class _Launch(NamedTuple):
         left, found = (bits, moved, best, trouble), (self.paths, scores, statuses, on_path)
         fused = self.chunks <= FUSED_CHUNKS and gpu_forward.fusible(dtype)
         programs = items * self.strips
-        stopwatch = Stopwatch(device)
         with borders(device, _planes(dtype) * self.border_count, items, programs) as memory:
             state = (memory.first_ticket, memory.epoch, self.border_count, PATIENCE)
             strips = (*item, memory.words, memory.tickets, *left, memory.arrivals, *found, items + 1, items, *state)
@@ -123,10 +123,10 @@ class _Launch(NamedTuple):
                 chunks = (*item, *left, memory.arrivals, *found, items + 1, items)
                 groups = items * -(-self.chunks // CHUNKS_PER_PROGRAM)
                 launches.append(launcher(mas_trace_kernel, device, groups, chunks, **gpu_trace.constants(dtype)))
-            with stopwatch:
+            with stopwatch or nullcontext():
                 for launch in launches:
                     launch()
-        return DeviceResult(self.durations, self.paths, scores, statuses), stopwatch
+        return DeviceResult(self.durations, self.paths, scores, statuses)
 
 
 def align(batch: MasBatch, device: torch.device | str, *, paths: bool = False) -> MasResult:
@@ -159,7 +159,8 @@ def align(batch: MasBatch, device: torch.device | str, *, paths: bool = False) -
         values, offsets = staged(batch.values, batch.sources, batch.offsets, device, TORCH_DTYPES[batch.dtype])
         table = with_end([offsets, batch.pitches, *starts, batch.tokens, batch.frames])
         table_there = to_device(table, device, torch.int64)
-        result, stopwatch = _Launch(
+        stopwatch = Stopwatch(device)
+        result = _Launch(
             values,
             table_there[-2],
             table_there[-1],
@@ -171,7 +172,7 @@ def align(batch: MasBatch, device: torch.device | str, *, paths: bool = False) -
             strips,
             words,
             border_words,
-        ).enqueue()
+        ).enqueue(stopwatch)
         wanted = [result.durations, result.scores, result.statuses, *([result.paths] if paths else [])]
         host = to_host(wanted)
     return MasResult(host[0], host[1], host[2], stopwatch.elapsed_ns(), host[3] if paths else None)
@@ -224,7 +225,7 @@ def launch(value: torch.Tensor, tokens: torch.Tensor, frames: torch.Tensor) -> D
         table = (_padded_table.__wrapped__ if fresh else _padded_table)(
             B, value.stride(0), value.stride(1), sizes, device, stream
         )
-        result, _ = _Launch(
+        return _Launch(
             value,
             tokens.contiguous(),
             frames.contiguous(),
@@ -237,7 +238,6 @@ def launch(value: torch.Tensor, tokens: torch.Tensor, frames: torch.Tensor) -> D
             B * words,
             B * (strips - 1) * T,
         ).enqueue()
-    return result
 
 
 @functools.lru_cache(maxsize=64)

@@ -29,6 +29,13 @@ def align(family: str, batch: Any, device: Device, alone: bool) -> Any:
         return kernels.align(batch, device.torch_device)
 
 
+def warm_up(family: str, device: Device) -> None:
+    """Compile, or load, what a GPU's kernels are launched as: also what only long items need."""
+    if device.torch_device and device.torch_device.startswith("cuda"):
+        with _own_stream(device.torch_device):
+            backend(family, device).warm_up(device.torch_device)
+
+
 _local = threading.local()
 
 
