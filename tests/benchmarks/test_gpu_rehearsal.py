@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.gpu.plan import Request, environment
 from benchmarks.machine import ROOT
 
 pytest.importorskip("torch")
@@ -104,3 +105,24 @@ def test_small_cases_and_engine(tmp_path: Path) -> None:
         assert sum(batch["parts"].values()) == pytest.approx(batch["medians"]["client"])
         assert batch["medians"]["kernels"] > 0
         assert batch["activity"]["kernels, count"] > 0
+
+
+def test_a_kernel_that_is_wrong_fails_the_small_cases(tmp_path: Path) -> None:
+    program = (
+        "import dataclasses, sys\n"
+        "from benchmarks.gpu import small_cases\n"
+        "align = small_cases.mas_gpu.align\n"
+        "def wrong(batch, device):\n"
+        "    result = align(batch, device)\n"
+        "    return dataclasses.replace(result, durations=result.durations + 1)\n"
+        "small_cases.mas_gpu.align = wrong\n"
+        "sys.exit(small_cases.main(['--rehearse', 'float32']))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=environment(Request(tmp_path, rehearse=True)),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert "WrongAnswerError: MAS, float32, (1, 1): [2], not [1]" in done.stderr

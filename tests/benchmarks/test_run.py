@@ -8,6 +8,7 @@ import pytest
 
 import alignd_kernels as ak
 from benchmarks import report
+from benchmarks.__main__ import measure_all
 from benchmarks.case import Case, Contestant
 from benchmarks.cases_ctc import CtcInputs, CtcShape
 from benchmarks.cases_ctc import case as ctc_case
@@ -58,6 +59,50 @@ def test_a_second_function_of_ours_must_be_as_good_as_the_first() -> None:
     rows = [answering("one", "ours", best), answering("two", "ours", [worse(path) for path in best])]
     with pytest.raises(WrongAnswerError, match="two found a worse path"):
         check(rows, inputs)
+
+
+def test_a_twin_must_find_the_very_paths() -> None:
+    """Other paths of the same score will not do: ours give the same bits on all hardware."""
+    inputs = MasInputs(SMALL, 0)
+    inputs.value[...] = 0  # all paths are as good
+    best = best_paths(inputs)
+    records, _ = check([answering("ours", "ours", best), answering("twin", "twin", best)], inputs)
+    assert records[1]["agrees"] == "same paths"
+    others = [worse(path) for path in best]
+    assert not all(np.array_equal(one, other) for one, other in zip(best, others))
+    with pytest.raises(WrongAnswerError, match="twin does not find the same paths: equal scores, other paths"):
+        check([answering("ours", "ours", best), answering("twin", "twin", others)], inputs)
+
+
+def test_what_overwrites_its_input_gets_another_copy_each_time() -> None:
+    def spoil(given: Any) -> Any:
+        paths = best_paths(given)
+        given.value[...] = np.nan
+        return paths
+
+    spoiler = Contestant("spoiler", "peer", spoil, lambda answer, _: answer, prepare=lambda _: MasInputs(SMALL, 0))
+    inputs = MasInputs(SMALL, 0)
+    records, estimates = check([answering("ours", "ours", best_paths(inputs)), spoiler], inputs)
+    assert records[1]["agrees"] == "same paths"
+    assert "spoiler" in estimates
+    assert not np.isnan(inputs.value).any()
+
+
+def test_a_case_that_raises_counts_as_failed_and_the_others_are_kept(capsys: pytest.CaptureFixture[str]) -> None:
+    def broken(_: int) -> Any:
+        raise OSError("no such input")
+
+    kept: list[int] = []
+    cases = [
+        mas_case("first", "first", uniform(2, 20, 4)),
+        Case("broken", "", "MAS", broken, lambda *_: [], cells=1),
+        mas_case("last", "last", uniform(2, 20, 4)),
+    ]
+    results, failures = measure_all(cases, QUICK, lambda so_far: kept.append(len(so_far["cases"])))
+    assert failures == 1
+    assert [case["name"] for case in results["cases"]] == ["first", "last"]
+    assert kept == [1, 2]
+    assert "OSError: no such input" in capsys.readouterr().out
 
 
 def test_what_is_no_path_fails_ours_and_is_told_of_a_peer() -> None:
