@@ -98,8 +98,18 @@ def _missing(word, needed, epoch):
 
 
 @triton.jit
-def take_over(words, plane, t, needed, epoch, patience, ACC: tl.constexpr):
-    """Read the border's words of frames t, where `needed`, as soon as they are there.
+def look(words, plane, t, needed, ACC: tl.constexpr):
+    """The border's words of frames t, where `needed`, as they are now; both are the same if the scores are one word."""
+    low = tl.load(words + t, mask=needed, other=0, volatile=True)
+    high = low
+    if tl.float64 == ACC:
+        high = tl.load(words + plane + t, mask=needed, other=0, volatile=True)
+    return low, high
+
+
+@triton.jit
+def look_again(low, high, words, plane, t, needed, epoch, patience, ACC: tl.constexpr):
+    """Look until all words of frames t, where `needed`, are there: the last look found `low` and `high`.
 
     Args:
         patience: how often to look.
@@ -107,17 +117,10 @@ def take_over(words, plane, t, needed, epoch, patience, ACC: tl.constexpr):
     Returns:
         scores (−∞ where not needed), distances (0), and whether they did not come.
     """
-    low = tl.load(words + t, mask=needed, other=0, volatile=True)
-    high = low
-    if tl.float64 == ACC:
-        high = tl.load(words + plane + t, mask=needed, other=0, volatile=True)
     missing = tl.maximum(_missing(low, needed, epoch), _missing(high, needed, epoch))
     looks = 1
     while (missing != 0) & (looks < patience):
-        low = tl.load(words + t, mask=needed, other=0, volatile=True)
-        high = low
-        if tl.float64 == ACC:
-            high = tl.load(words + plane + t, mask=needed, other=0, volatile=True)
+        low, high = look(words, plane, t, needed, ACC)
         missing = tl.maximum(_missing(low, needed, epoch), _missing(high, needed, epoch))
         looks += 1
     if tl.float64 == ACC:
@@ -126,3 +129,10 @@ def take_over(words, plane, t, needed, epoch, patience, ACC: tl.constexpr):
         scores = low.to(tl.int32).to(tl.float32, bitcast=True)
     distances = (low >> 32).to(tl.int32) & MAX_DISTANCE
     return tl.where(needed, scores, float("-inf")), tl.where(needed, distances, 0), missing
+
+
+@triton.jit
+def take_over(words, plane, t, needed, epoch, patience, ACC: tl.constexpr):
+    """Read the border's words of frames t, where `needed`, as soon as they are there. See `look_again`."""
+    low, high = look(words, plane, t, needed, ACC)
+    return look_again(low, high, words, plane, t, needed, epoch, patience, ACC)

@@ -19,7 +19,11 @@ MEMORY = 8 << 30
 
 KERNELS = {
     "mas": {"mas_forward_kernel": "mas.gpu_forward", "mas_trace_kernel": "mas.gpu_trace"},
-    "ctc": {"ctc_best_path_kernel": "ctc.gpu_kernel"},
+    "ctc": {
+        "ctc_prepare_kernel": "ctc.gpu_prepare",
+        "ctc_forward_kernel": "ctc.gpu_forward",
+        "ctc_trace_kernel": "ctc.gpu_trace",
+    },
 }
 """The kernels that a family launches, and where they are; `variants` beside each says what it is compiled for."""
 
@@ -45,15 +49,27 @@ ELEMENTS = {
     "ctc": {
         "log_probs": "scores",
         "targets": "i32",
+        "target_lengths": "i64",
+        "frames": "i64",
         "table": "i64",
         "star_scores": "fp32",
-        "paths": "i32",
+        "labels": "i32",
+        "wild": "scores",
+        "repeats": "i32",
+        "trouble": "i32",
+        "checked": "i32",
         "durations": "i32",
+        "borders": "i64",
+        "tickets": "i32",
+        "bits": "i32",
+        "moved": "i16",
+        "ends": "fp64",
+        "arrivals": "i32",
+        "on_path": "accumulator",
+        "paths": "i32",
         "frame_scores": "fp32",
         "scores": "fp64",
         "statuses": "i32",
-        "rows": "accumulator",
-        "bits": "i32",
     },
 }
 """Element types of the tensors that a family's kernels take. All other arguments are int32."""
@@ -64,6 +80,7 @@ SHORT = {
     "float32": "fp32",
     "float64": "fp64",
     "int8": "i8",
+    "int16": "i16",
     "int32": "i32",
     "int64": "i64",
 }

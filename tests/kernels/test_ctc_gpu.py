@@ -1,6 +1,7 @@
 """CTC forced alignment by Triton against the reference: interpreted on the CPU, or for real with `-m gpu`."""
 
 import dataclasses
+import functools
 from collections.abc import Iterator
 
 import numpy as np
@@ -26,7 +27,8 @@ from kernels.strategies import (
     stored,
 )
 
-from alignd_kernels.ctc import cpu, gpu, reference
+from alignd_kernels import gpu_borders
+from alignd_kernels.ctc import cpu, gpu, gpu_forward, reference
 from alignd_kernels.ctc.batch import STAR, STAR_MAX, CtcBatch
 from alignd_kernels.dtypes import DType
 from alignd_kernels.ragged import offsets_of
@@ -82,11 +84,33 @@ def test_equals_the_reference_over_several_strips(device: str, batch: CtcBatch) 
     check_ctc(batch, gpu.align(batch, device))
 
 
+EDGES = (1, 31, 32, 33, 63, 64, 65, 127)
+
+
 @on_each_device
-@pytest.mark.parametrize("dtype", [DType.FLOAT32, DType.FLOAT64])
-def test_sizes_at_the_edges_of_strips_and_chunks(device: str, dtype: DType) -> None:
-    sizes = [(1, 0), (1, 31), (1, 32), (30, 1), (31, 0), (31, 1), (32, 0), (32, 1), (33, 5), (63, 1), (64, 0), (65, 2)]
-    batch = ctc_batch([item(labels, spare, seed) for seed, (labels, spare) in enumerate(sizes)], dtype)
+@pytest.mark.parametrize("labels", EDGES)
+def test_sizes_at_the_edges_of_strips_and_chunks(device: str, labels: int) -> None:
+    """With no frame to spare, one, and as many as lead to the edges of the chunks."""
+    least = len(item(labels, 0, labels)[0])
+    spare = sorted({0, 1, *(frames - least for frames in EDGES if frames > least)})
+    if device == "cpu":
+        spare = [*spare[:2], spare[-1]]
+    items = [item(labels, more, labels) for more in spare]
+    dtype = DType.FLOAT64 if labels in (33, 64) else DType.FLOAT32
+    batch = ctc_batch(items, dtype)
+    check_ctc(batch, gpu.align(batch, device))
+
+
+@on_each_device
+def test_repeats_cross_strips(device: str) -> None:
+    """Runs of one label over the edge of a strip, with blanks that must be visited there."""
+    rng = np.random.default_rng(21)
+    items = []
+    for run in ((30, 36), (31, 33), (0, 70)):
+        targets = np.where((np.arange(70) >= run[0]) & (np.arange(70) < run[1]), 3, np.arange(70) % 2 + 1)
+        frames = 70 + int(np.count_nonzero(targets[1:] == targets[:-1])) + 3
+        items.append((dyadic(rng, (frames, 5)), targets.astype(np.int32), 0, 0.0))
+    batch = ctc_batch(items, DType.FLOAT32)
     check_ctc(batch, gpu.align(batch, device))
 
 
@@ -215,7 +239,8 @@ def test_no_items_and_negative_lengths(device: str) -> None:
 
 
 @on_each_device
-def test_a_padded_batch_in_any_strides(device: str) -> None:
+@pytest.mark.parametrize("kind", [torch.int64, torch.int32, torch.int16])
+def test_a_padded_batch_in_any_strides(device: str, kind: torch.dtype) -> None:
     """Tensors on the device, of which the kernel reads a part; a target beyond int32 stays out of range."""
     items = [
         item(labels, spare, seed, star=-0.5) for seed, (labels, spare) in enumerate([(3, 4), (1, 0), (4, 1), (2, -1)])
@@ -223,12 +248,11 @@ def test_a_padded_batch_in_any_strides(device: str) -> None:
     flat = ctc_batch(items, DType.FLOAT32)
     T = int(flat.frames.max())
     log_probs = torch.full((T, 5, 9), float("nan")).permute(1, 0, 2)[:, :, 2:8]
-    targets = torch.full((5, 6), 2**32 + 1)
+    targets = torch.full((5, 9), 2**32 + 1)[:, 1:7] if kind is torch.int64 else torch.full((6, 5), 6, dtype=kind).T
     for index, (x, labels, _, _) in enumerate(items):
         log_probs[index, : len(x)] = torch.from_numpy(x)
         targets[index, : len(labels)] = torch.from_numpy(labels)
-    frames = torch.tensor([*flat.frames.tolist(), T])
-    lengths = torch.tensor([*flat.target_lengths.tolist(), 1])
+    lengths, frames = torch.tensor([[*flat.target_lengths.tolist(), 1], [*flat.frames.tolist(), T]]).T.contiguous().T
     found = gpu.launch(
         *(tensor.to(device) for tensor in (log_probs, targets, frames, lengths)), blank=2, star_score=-0.5
     )
@@ -247,6 +271,19 @@ def test_a_padded_batch_in_any_strides(device: str) -> None:
 
 
 @on_each_device
+@pytest.mark.parametrize("sizes", [(0, 3), (4, 0), (4, 1)])
+def test_padded_batches_of_hardly_anything(device: str, sizes: tuple[int, int]) -> None:
+    """No frame, no label, or one label in a column that is not contiguous."""
+    T, L = sizes
+    log_probs, targets = torch.zeros(2, T, 3), torch.ones(5, 2, dtype=torch.int64).T[:, :L]
+    lengths = torch.full((2,), T), torch.full((2,), L)
+    found = gpu.launch(*(tensor.to(device) for tensor in (log_probs, targets, *lengths)))
+    assert found.statuses.tolist() == [Status.OK if T and L else Status.EMPTY] * 2
+    assert found.paths.tolist() == [[1] * T if L else [0] * T] * 2
+    assert found.durations.tolist() == [[T] if T and L else [0] * L] * 2
+
+
+@on_each_device
 def test_lengths_beyond_the_padded_size_are_caught(device: str) -> None:
     arguments = torch.zeros(4, 5, 3), torch.ones(4, 1, dtype=torch.int64)
     lengths = torch.tensor([5, 6, 5, 2**40]), torch.tensor([1, 1, 2, 1])
@@ -257,43 +294,114 @@ def test_lengths_beyond_the_padded_size_are_caught(device: str) -> None:
 
 
 @on_each_device
-def test_too_little_scratch_is_an_error_not_a_fault(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpu, "_words", lambda labels, frames: np.zeros(len(labels), np.int64))
-    result = gpu.align(ctc_batch([item(2, 3, 0)], DType.FLOAT32), device)
+@pytest.mark.parametrize("size", ["_words", "_border_words", "_strips"])
+def test_too_little_scratch_is_an_error_not_a_fault(device: str, size: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu, size, lambda labels, *_: np.zeros_like(labels))
+    result = gpu.align(ctc_batch([item(40, 3, 0)], DType.FLOAT32), device)
     assert result.statuses.tolist() == [Status.INTERNAL]
     assert not result.paths.any()
     assert not result.durations.any()
 
 
+KERNELS = ("ctc_prepare_kernel", "ctc_forward_kernel", "ctc_trace_kernel")
+
+
+def watched(monkeypatch: pytest.MonkeyPatch, *, really: bool) -> list[Launches]:
+    """The kernels' launches. Borders are of this test alone: what is not launched draws no tickets."""
+    monkeypatch.setattr(gpu_borders, "_kept", functools.cache(lambda device, stream: gpu_borders._Kept()))
+    launches = [Launches(getattr(gpu, name), really) for name in KERNELS]
+    for name, launch in zip(KERNELS, launches):
+        monkeypatch.setattr(gpu, name, launch)
+    return launches
+
+
 @on_each_device
-def test_one_launch_for_a_batch_of_any_lengths(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    launches = Launches(gpu.ctc_best_path_kernel)
-    monkeypatch.setattr(gpu, "ctc_best_path_kernel", launches)
-    batch = ctc_batch([item(2, 0, 0), item(40, 3, 1), item(0, 5, 2), item(3, -2, 3)], DType.FLOAT32)
+def test_three_launches_for_a_batch_of_any_lengths(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepare, forward, trace = watched(monkeypatch, really=True)
+    batch = ctc_batch([item(2, 0, 0), item(40, 93, 1), item(0, 5, 2), item(3, -2, 3)], DType.FLOAT32)
     check_ctc(batch, gpu.align(batch, device))
-    assert launches.grids == [(4,)]
+    assert int(batch.frames.max()) in range(129, 257)
+    assert prepare.grids == [(4 * (1 + 2),)]  # one for the targets, and one for each 128 frames
+    assert forward.grids == [(4 * 2,)]  # strips of 32 pairs
+    assert trace.grids == [(4 * 2,)]  # four chunks of 32 frames
 
 
 @on_each_device
 def test_python_does_nothing_by_frame_label_or_item(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpu, "ctc_best_path_kernel", Launches(gpu.ctc_best_path_kernel, really=False))
+    watched(monkeypatch, really=False)
     small, large = ctc_batch([item(1, 0, 0)], DType.FLOAT32), ctc_batch([item(80, 300, 1)] * 30, DType.FLOAT32)
-    gpu.align(small, device)  # a first launch compiles
+    gpu.align(large, device)  # a first launch compiles, and makes the borders' memory
     assert python_lines(lambda: gpu.align(small, device)) == python_lines(lambda: gpu.align(large, device))
 
 
 @on_each_device
-def test_scratch_is_what_is_allocated(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    launches = Launches(gpu.ctc_best_path_kernel, really=False)
-    monkeypatch.setattr(gpu, "ctc_best_path_kernel", launches)
+def test_scratch_is_what_is_used(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, forward, trace = watched(monkeypatch, really=False)
     for dtype in DType:
-        batch = ctc_batch([item(300, 1200, 0), item(5, -6, 1), item(0, 9, 2), item(32, 0, 3)], dtype)
+        items = [item(300, 1200, 0), item(5, -6, 1), item(0, 9, 2), item(32, 0, 3)]
+        batch = ctc_batch(items, dtype)
         gpu.align(batch, device)
         need = gpu.scratch_bytes(batch)
-        scratch = [launches.arguments[-1][name] for name in ("rows", "bits")]
-        assert need.sum() == sum(tensor.numel() * tensor.element_size() for tensor in scratch)
-        assert need[0] < 2 * (3 * 300 * 1300 / 8 + 24 * 1600)
+        names = ["labels", "wild", "repeats", "trouble", "bits", "moved"]
+        scratch = [trace.arguments[-1][name] for name in names]
+        if dtype is DType.FLOAT64:
+            scratch.append(trace.arguments[-1]["on_path"])
+        else:
+            assert trace.arguments[-1]["on_path"] is trace.arguments[-1]["frame_scores"]
+        allocated = sum(tensor.numel() * tensor.element_size() for tensor in scratch)
+        planes = 2 if dtype is DType.FLOAT64 else 1
+        allocated += 8 * planes * forward.arguments[-1]["plane"]
+        # Two items have no path. Their labels and frames are there, and a strip of one label in one frame.
+        per_frame = dtype.storage.itemsize + (8 if dtype is DType.FLOAT64 else 0)
+        allocated -= per_frame * int(batch.frames[1:3].sum()) + 4 * int(batch.target_lengths[1:3].sum())
+        allocated -= 2 * (14 * 32 * 2 + 8)
+        assert need.sum() == allocated
+        assert need[0] < 1.1 * 300 * 1300
         assert need[1:3].tolist() == [0, 0]
+
+
+@on_each_device
+@pytest.mark.parametrize("dtype", [DType.FLOAT32, DType.FLOAT64])
+def test_border_memory_is_used_again(device: str, dtype: DType) -> None:
+    """Whatever earlier launches have left in it: other shapes, items that failed, more of it or less."""
+    for sizes in [[(70, 4)], [(3, 5), (40, 20)], [(33, 2), (64, 9)], [(65, -1), (40, 3)], [(70, 4)]]:
+        batch = ctc_batch([item(labels, spare, labels) for labels, spare in sizes], dtype)
+        check_ctc(batch, gpu.align(batch, device))
+
+
+@on_each_device
+def test_a_border_that_never_comes_fails_its_item_alone(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tickets begin with the second one: the first strip of the first item is never computed."""
+
+    def one_drawn(words: int, items: int) -> gpu_borders.Borders:
+        counters = torch.zeros(1 + items, dtype=torch.int32, device=device)
+        return gpu_borders.Borders(torch.zeros(words, dtype=torch.int64, device=device), counters[:1] + 1, counters[1:])
+
+    monkeypatch.setattr(gpu_borders, "_cleared", lambda _, words, items: one_drawn(words, items))
+    monkeypatch.setattr(gpu, "PATIENCE", 3)
+    _, forward, _ = watched(monkeypatch, really=True)
+    batch = ctc_batch([item(70, 20, 1), item(3, 9, 2), item(40, 8, 3)], DType.FLOAT32)
+    result, expected = gpu.align(batch, device), cpu.align(batch)
+    assert result.statuses.tolist() == [Status.INTERNAL, Status.OK, Status.OK]
+    trouble = forward.arguments[0]["trouble"].tolist()
+    assert [trouble[strip] & 2 for strip in (1, 3, 4, 5)] == [2, 0, 0, 0]
+    first = int(batch.frames[0])
+    assert np.isnan(result.scores[0])
+    assert not result.paths[:first].any()
+    assert not result.frame_scores[:first].any()
+    assert not result.durations[:70].any()
+    np.testing.assert_array_equal(result.paths[first:], expected.paths[first:])
+    np.testing.assert_array_equal(result.durations[70:], expected.durations[70:])
+    np.testing.assert_array_equal(result.scores[1:], expected.scores[1:])
+
+
+@pytest.mark.interpreter
+@pytest.mark.parametrize("dtype", [DType.FLOAT32, DType.FLOAT64])
+def test_words_that_are_never_handed_over_fail_their_item_alone(dtype: DType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu, "PATIENCE", 3)
+    monkeypatch.setattr(gpu_forward, "hand_over", lambda *_: None)
+    batch = ctc_batch([item(3, 9, 2), item(40, 8, 3), item(31, 2, 4)], dtype)
+    assert gpu.align(batch, "cpu").statuses.tolist() == [Status.OK, Status.INTERNAL, Status.OK]
 
 
 def test_devices_without_kernels_are_refused() -> None:

@@ -1,27 +1,35 @@
 """CTC forced alignment on a GPU. Imported only where one is used (or Triton's interpreter): it needs torch."""
 
+import functools
+import math
 from collections.abc import Iterable
-from typing import NamedTuple
+from contextlib import nullcontext
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from alignd_kernels.ctc.batch import CtcBatch, CtcResult
-from alignd_kernels.ctc.gpu_kernel import constants, ctc_best_path_kernel
+from alignd_kernels.ctc import gpu_forward, gpu_prepare, gpu_trace
+from alignd_kernels.ctc.batch import STAR_MAX, CtcBatch, CtcResult
+from alignd_kernels.ctc.gpu_forward import ctc_forward_kernel
+from alignd_kernels.ctc.gpu_item import MAX_PITCH
+from alignd_kernels.ctc.gpu_prepare import FRAMES_PER_PROGRAM, ctc_prepare_kernel
+from alignd_kernels.ctc.gpu_trace import CHUNKS_PER_PROGRAM, ctc_trace_kernel
 from alignd_kernels.dtypes import DType
+from alignd_kernels.gpu_borders import PATIENCE, borders
 from alignd_kernels.gpu_common import (
     DTYPES,
     TORCH_DTYPES,
     Stopwatch,
-    accumulator_of,
     check_device,
     current,
     launcher,
+    staged,
     to_device,
     to_host,
     with_end,
 )
-from alignd_kernels.ragged import Int64Array, as_one, offsets_of
+from alignd_kernels.ragged import Int64Array, offsets_of
 
 
 class DeviceResult(NamedTuple):
@@ -34,61 +42,107 @@ class DeviceResult(NamedTuple):
     statuses: torch.Tensor
 
 
-def _rows(labels: Int64Array, frames: Int64Array) -> Int64Array:
-    """Scores in scratch of each item, by frame: a strip's left and right border, the star's."""
-    return np.where((labels >= 1) & (labels <= frames), 3 * frames, 0)
+def _strips(labels: Any) -> Any:
+    return (labels + 32) // 32
 
 
-def _words(labels: Int64Array, frames: Int64Array) -> Int64Array:
-    """Words of back-pointers of each item: for strips of 32 pairs, the chunks of 32 frames that a strip can be in."""
-    strips = labels // 32 + 1
-    chunks = (frames - labels + 31) // 32 + 1
-    return np.where((labels >= 1) & (labels <= frames), strips * chunks * 96, 0)
+def _words(labels: Any, frames: Any) -> Any:
+    """Words of back-pointers, of one kind, of items that have a path: for whole strips, the chunks that a strip can be
+    in."""
+    return _strips(labels) * 32 * ((frames - labels + 62) // 32 + 1)
+
+
+def _border_words(labels: Any, frames: Any) -> Any:
+    """Words, in each plane, of the borders between an item's strips."""
+    return (_strips(labels) - 1) * (frames - labels + 1)
+
+
+def _planes(dtype: DType) -> int:
+    """Words of a border for each frame."""
+    return 2 if dtype is DType.FLOAT64 else 1
 
 
 def scratch_bytes(batch: CtcBatch) -> Int64Array:
-    """Device memory that each item needs beside its input and output, int64 [B]: about 3·L·(T − L)/8 + 12·T bytes.
+    """Device memory that each item needs beside its input and output, int64 [B]: about 0.7·L·(T − L) bytes for float32.
 
-    Exactly 384·(⌊L/32⌋ + 1)·(⌊(T − L + 31)/32⌋ + 1) + 3·T·a, with a the accumulator's size (4, or 8 for float64); 0 for
-    an item that has no path whatever its labels.
+    Exactly 14·32·⌈(L + 1)/32⌉·(⌊(T − L + 62)/32⌋ + 1) for the way back, 8·p·⌊L/32⌋·(T − L + 1) for the borders,
+    8·⌈(L + 1)/32⌉ + 4·L for the labels, s·T for the star and for float64 8·T for the path, with s the stored scores'
+    size and p = 1, or 2 for float64; 0 for an item that has no path whatever its labels.
     """
-    size = np.dtype(batch.dtype.accumulator).itemsize
-    labels, frames = batch.target_lengths, batch.frames
-    return 4 * _words(labels, frames) + size * _rows(labels, frames)
+    L, T = batch.target_lengths, batch.frames
+    need = 14 * _words(L, T) + 8 * _planes(batch.dtype) * _border_words(L, T) + 8 * _strips(L) + 4 * L
+    need += (batch.dtype.storage.itemsize + (8 if batch.dtype is DType.FLOAT64 else 0)) * T
+    return np.where((L >= 1) & (L <= T), need, 0)
 
 
-def _enqueue(
-    log_probs: torch.Tensor,
-    targets: torch.Tensor,
-    table: torch.Tensor,
-    star_scores: torch.Tensor,
-    outputs: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
-    row_count: int,
-    word_count: int,
-) -> tuple[DeviceResult, Stopwatch]:
-    """Queue the kernel on the current stream, without waiting for it. `outputs`: paths, durations, frame scores."""
-    device = log_probs.device
-    dtype = DTYPES[log_probs.dtype]
-    items = table.shape[1] - 1
-    scores = torch.empty(items, dtype=torch.float64, device=device)
-    statuses = torch.empty(items, dtype=torch.int32, device=device)
-    rows = torch.empty(row_count, dtype=accumulator_of(dtype), device=device)
-    bits = torch.empty(word_count, dtype=torch.int32, device=device)
-    stopwatch = Stopwatch(device)
-    launch = launcher(
-        ctc_best_path_kernel,
-        device,
-        items,
-        (log_probs, targets, table, star_scores, *outputs, scores, statuses, rows, bits, items + 1),
-        **constants(dtype),
-    )
-    with stopwatch:
-        launch()
-    return DeviceResult(*outputs, scores, statuses), stopwatch
+class _Launch(NamedTuple):
+    """A batch as the kernels take it.
+
+    Attributes:
+        log_probs, targets: of all items.
+        target_words: int32 words of a target.
+        target_lengths, frames: int64 [B].
+        table: see `gpu_item`.
+        star_scores: float32 [B].
+        paths, durations, frame_scores: outputs, not cleared.
+        strips: of the widest item.
+        longest: frames of the longest item.
+        strip_count, word_count, border_count: of all items.
+    """
+
+    log_probs: torch.Tensor
+    targets: torch.Tensor
+    target_words: int
+    target_lengths: torch.Tensor
+    frames: torch.Tensor
+    table: torch.Tensor
+    star_scores: torch.Tensor
+    paths: torch.Tensor
+    durations: torch.Tensor
+    frame_scores: torch.Tensor
+    strips: int
+    longest: int
+    strip_count: int
+    word_count: int
+    border_count: int
+
+    def enqueue(self, stopwatch: Stopwatch | None = None) -> DeviceResult:
+        """Queue the kernels on the current stream, without waiting for them."""
+        device, dtype, items = self.log_probs.device, DTYPES[self.log_probs.dtype], self.table.shape[1] - 1
+        empty = functools.partial(torch.empty, device=device)
+        scores, statuses = empty(items, dtype=torch.float64), empty(items, dtype=torch.int32)
+        labels = empty(self.durations.numel(), dtype=torch.int32)
+        wild = empty(self.paths.numel(), dtype=self.log_probs.dtype)
+        repeats, trouble = (empty(self.strip_count, dtype=torch.int32) for _ in range(2))
+        checked = empty(2 * items, dtype=torch.int32)
+        ends = empty(2 * items, dtype=torch.float64)
+        bits, moved = empty(3 * self.word_count, dtype=torch.int32), empty(self.word_count, dtype=torch.int16)
+        on_path = self.frame_scores
+        if dtype is DType.FLOAT64:
+            on_path = empty(self.paths.numel(), dtype=torch.float64)
+        item = (self.target_lengths, self.frames, self.table, self.star_scores, labels, wild, repeats, trouble, checked)
+        outputs = (self.paths, self.durations, self.frame_scores, scores, statuses)
+        blocks = 1 + -(-self.longest // FRAMES_PER_PROGRAM)
+        groups = max(1, -(-self.longest // (32 * CHUNKS_PER_PROGRAM)))
+        programs = items * self.strips
+        with borders(device, _planes(dtype) * self.border_count, items, programs) as memory:
+            targets = (self.log_probs, self.targets, *item, self.durations, items + 1, items, self.target_words)
+            state = (items + 1, items, memory.first_ticket, memory.epoch, self.border_count, PATIENCE)
+            strips = (self.log_probs, *item, memory.words, memory.tickets, bits, moved, ends, *state)
+            chunks = (self.log_probs, *item, bits, moved, ends, memory.arrivals, on_path, *outputs, items + 1, items)
+            launches = [
+                launcher(ctc_prepare_kernel, device, items * blocks, targets, **gpu_prepare.constants(dtype)),
+                launcher(ctc_forward_kernel, device, programs, strips, **gpu_forward.constants(dtype)),
+                launcher(ctc_trace_kernel, device, items * groups, chunks, **gpu_trace.constants(dtype)),
+            ]
+            with stopwatch or nullcontext():
+                for launch in launches:
+                    launch()
+        return DeviceResult(*outputs)
 
 
 def align(batch: CtcBatch, device: torch.device | str) -> CtcResult:
-    """Best paths of a batch: one copy in, one kernel launch, one copy out, on the device's current stream.
+    """Best paths of a batch: one copy in, three kernel launches, one copy out, on the device's current stream.
 
     Args:
         batch: any lengths, also of no items.
@@ -103,41 +157,37 @@ def align(batch: CtcBatch, device: torch.device | str) -> CtcResult:
     if len(batch) == 0:
         none = np.zeros(0, np.int32)
         return CtcResult(none, none, np.zeros(0, np.float32), np.zeros(0), none, 0)
-    log_probs, offsets = as_one(batch.log_probs, batch.sources, batch.offsets)
-    path_starts = offsets_of(batch.frames)
-    label_starts = offsets_of(batch.target_lengths)
-    rows = offsets_of(_rows(batch.target_lengths, batch.frames))
-    words = offsets_of(_words(batch.target_lengths, batch.frames))
-    table = with_end(
-        [
-            offsets,
-            batch.frames,
-            batch.vocabulary,
-            batch.pitches,
-            batch.target_offsets,
-            batch.target_lengths,
-            batch.blanks.astype(np.int64),
-            path_starts,
-            label_starts,
-            rows,
-            words,
-        ]
-    )
+    good = (batch.target_lengths >= 1) & (batch.target_lengths <= batch.frames)
+    # Of others, no path is looked for.
+    L, T = np.where(good, batch.target_lengths, 1), np.where(good, batch.frames, 1)
+    starts = [
+        offsets_of(size) for size in (batch.target_lengths, _words(L, T), _border_words(L, T), _strips(L), batch.frames)
+    ]
+    labels, words, border_words, strips, frames = (int(row[-1]) for row in starts)
     with current(device):
-        outputs = (
-            torch.empty(int(path_starts[-1]), dtype=torch.int32, device=device),
-            torch.empty(int(label_starts[-1]), dtype=torch.int32, device=device),
-            torch.empty(int(path_starts[-1]), dtype=torch.float32, device=device),
-        )
-        result, stopwatch = _enqueue(
-            to_device(log_probs, device, TORCH_DTYPES[batch.dtype]),
+        log_probs, offsets = staged(batch.log_probs, batch.sources, batch.offsets, device, TORCH_DTYPES[batch.dtype])
+        blanks = batch.blanks.astype(np.int64)
+        of_items = [offsets, batch.vocabulary, batch.pitches, batch.target_offsets, blanks]
+        table = with_end([*of_items, *starts, batch.target_lengths, batch.frames])
+        table_there = to_device(table, device, torch.int64)
+        stopwatch = Stopwatch(device)
+        result = _Launch(
+            log_probs,
             to_device(batch.targets, device, torch.int32),
-            to_device(table, device, torch.int64),
+            1,
+            table_there[-2],
+            table_there[-1],
+            table_there,
             to_device(batch.star_scores, device, torch.float32),
-            outputs,
-            int(rows[-1]),
-            int(words[-1]),
-        )
+            torch.empty(frames, dtype=torch.int32, device=device),
+            torch.empty(labels, dtype=torch.int32, device=device),
+            torch.empty(frames, dtype=torch.float32, device=device),
+            max(1, int(_strips(batch.target_lengths.max()))),
+            max(0, int(batch.frames.max())),
+            strips,
+            words,
+            border_words,
+        ).enqueue(stopwatch)
         host = to_host(result)
     return CtcResult(host[0], host[1], host[2], host[3], host[4], stopwatch.elapsed_ns())
 
@@ -185,32 +235,73 @@ def launch(
     L = targets.shape[1]
     if V > 1 and log_probs.stride(2) != 1:
         raise ValueError("columns must be contiguous")
+    if abs(log_probs.stride(1)) > MAX_PITCH.value:
+        log_probs = log_probs.contiguous()
     device = log_probs.device
     outputs = (
-        torch.zeros((B, T), dtype=torch.int32, device=device),
-        torch.zeros((B, L), dtype=torch.int32, device=device),
-        torch.zeros((B, T), dtype=torch.float32, device=device),
+        torch.empty((B, T), dtype=torch.int32, device=device),
+        torch.empty((B, L), dtype=torch.int32, device=device),
+        torch.empty((B, T), dtype=torch.float32, device=device),
     )
     if B == 0:
         scores = torch.zeros(0, dtype=torch.float64, device=device)
         return DeviceResult(*outputs, scores, torch.zeros(0, dtype=torch.int32, device=device))
-    # The lengths are unknown here: rows and words for any L' ≤ L, T' ≤ T.
-    word_count = (L // 32 + 1) * ((T + 31) // 32 + 1) * 96
+    # The lengths are unknown here: what is enough for any L' ≤ L, T' ≤ T.
+    strips = max(1, _strips(L))
+    words = strips * 32 * ((T + 61) // 32 + 1)
+    border_words = (strips - 1) * T
     with current(device):
-        item = torch.arange(B + 1, dtype=torch.int64, device=device)
-        table = torch.zeros((11, B + 1), dtype=torch.int64, device=device)
-        table[0] = item * log_probs.stride(0)
-        table[1, :B] = frames
-        table[2] = V
-        table[3] = log_probs.stride(1)
-        table[4] = item * L
-        table[5, :B] = target_lengths
-        table[6] = blank
-        table[7] = item * T
-        table[8] = item * L
-        table[9] = item * (3 * T)
-        table[10] = item * word_count
-        labels = targets.clamp(-(2**31), 2**31 - 1).to(torch.int32).contiguous()  # what is out of range stays so
-        star_scores = torch.full((B,), star_score, dtype=torch.float32, device=device)
-        result, _ = _enqueue(log_probs, labels, table, star_scores, outputs, B * 3 * T, B * word_count)
-    return result
+        labels, target_words = _in_words(targets)
+        stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
+        fresh = device.type == "cuda" and torch.cuda.is_current_stream_capturing()  # a graph must own what it reads
+        item_strides = (log_probs.stride(0), labels.stride(0), L, words, border_words, strips, T)
+        same = (V, log_probs.stride(1), blank)
+        star = None if math.isnan(star_score) else star_score  # NaN is not equal to itself
+        table, star_scores = (_padded_table.__wrapped__ if fresh else _padded_table)(
+            B, item_strides, same, star, device, stream
+        )
+        return _Launch(
+            log_probs,
+            labels,
+            target_words,
+            target_lengths.contiguous(),
+            frames.contiguous(),
+            table,
+            star_scores,
+            *outputs,
+            strips,
+            T,
+            B * strips,
+            B * words,
+            B * border_words,
+        ).enqueue()
+
+
+def _in_words(targets: torch.Tensor) -> tuple[torch.Tensor, int]:
+    """Targets [B, L] as int32 without a copy, if their rows are contiguous: those of int64 as two words, the low one
+    first. And how many words a target has."""
+    if targets.dtype not in (torch.int32, torch.int64):
+        targets = targets.to(torch.int64)
+    if targets.stride(1) != 1:  # `contiguous` would leave the strides of a single column as they are
+        targets = targets.clone(memory_format=torch.contiguous_format)
+    if targets.dtype is torch.int32:
+        return targets, 1
+    return targets.view(torch.int32), 2
+
+
+@functools.lru_cache(maxsize=64)
+def _padded_table(
+    B: int,
+    item_strides: tuple[int, ...],
+    same: tuple[int, ...],
+    star_score: float | None,
+    device: torch.device,
+    stream: int,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The table and star scores of a padded batch of B items, made on the device: two dozen launches, so they are kept
+    for the next one. `stream` is part of the key, as their makers run there."""
+    item = torch.arange(B + 1, dtype=torch.int64, device=device)
+    log_probs, targets, *starts = (item * stride for stride in item_strides)
+    columns, pitch, blank = (torch.full_like(item, value) for value in same)
+    stars = torch.full((B,), STAR_MAX if star_score is None else star_score, dtype=torch.float32, device=device)
+    return torch.stack([log_probs, columns, pitch, targets, blank, *starts]), stars
