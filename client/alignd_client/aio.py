@@ -11,7 +11,7 @@ from alignd_client.audio import Audio, AudioFamily, only
 from alignd_client.ctc import CtcFamily, ForcedAlignJob, Pairs, StarScore, miscounted
 from alignd_client.errors import AlignError, ClientClosedError
 from alignd_client.family import Family, ItemT, OnError, ResultT, check_on_error
-from alignd_client.mas import MAS, MaximumPathJob
+from alignd_client.mas import MasFamily, MaximumPathJob
 from alignd_client.options import ClientOptions
 from alignd_client.results import Alignment, AudioAlignment, CtcAlignment
 
@@ -67,8 +67,8 @@ class AsyncAlignClient:
 
     async def maximum_path(self, value: Any, mask: Any, dtype: Any = None) -> Any:
         """See `AlignClient.maximum_path`."""
-        job = MaximumPathJob(value, mask, dtype)
-        return job.assemble(await self._pipeline.gather(MAS, job.items))
+        job = MaximumPathJob(value, mask, dtype, self._transport.torch_device)
+        return job.assemble(await self._pipeline.gather(job.family, job.items))
 
     async def forced_align(
         self,
@@ -81,13 +81,14 @@ class AsyncAlignClient:
         star_score: StarScore = 0.0,
     ) -> tuple[Any, Any]:
         """See `AlignClient.forced_align`."""
-        job = ForcedAlignJob(log_probs, targets, input_lengths, target_lengths, blank, star_score)
+        device = self._transport.torch_device
+        job = ForcedAlignJob(log_probs, targets, input_lengths, target_lengths, blank, star_score, device)
         return job.assemble(await self._pipeline.gather(job.family, job.items))
 
     def align_mas(self, values: Items, *, on_error: OnError = "raise") -> AsyncGenerator[Alignment, None]:
         """See `AlignClient.align_mas`."""
         check_on_error(on_error)
-        return self._results(MAS, values, on_error)
+        return self._results(MasFamily(self._transport.torch_device), values, on_error)
 
     def align_ctc(
         self,
@@ -100,7 +101,8 @@ class AsyncAlignClient:
     ) -> AsyncGenerator[CtcAlignment, None]:
         """See `AlignClient.align_ctc`."""
         check_on_error(on_error)
-        return self._results(CtcFamily(blank, star_score), _pairs(log_probs, targets), on_error)
+        family = CtcFamily(blank, star_score, self._transport.torch_device)
+        return self._results(family, _pairs(log_probs, targets), on_error)
 
     async def align_audio(self, audio: Audio, transcript: str, model: str = "") -> AudioAlignment:
         """See `AlignClient.align_audio`."""

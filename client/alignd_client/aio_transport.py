@@ -58,6 +58,7 @@ class AsyncTransport(Protocol):
 
     remote: bool
     reached: bool
+    torch_device: str | None
 
     def open(self, rpc: Rpc[Request, Reply], request: Request) -> AsyncCall[Reply]: ...
 
@@ -85,6 +86,7 @@ class AsyncGrpcTransport:
     """A channel to a server, opened on first use in each event loop, to which gRPC binds it."""
 
     remote = True
+    torch_device: str | None = None
 
     def __init__(self, target: str | None) -> None:
         self.target = resolve_target(target)

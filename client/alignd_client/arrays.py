@@ -14,8 +14,10 @@ import numpy.typing as npt
 
 from alignd.wire import DataType
 from alignd.wire.arrays import Buffers, Int64Array
+from alignd_client.device_tensors import DeviceTensor, end_to_end_there, staying
 
 NumpyArray = npt.NDArray[Any]
+Scores = NumpyArray | DeviceTensor
 
 NATIVE: Final = {kind.storage.newbyteorder("="): kind for kind in (DataType.FLOAT32, DataType.FLOAT64)}
 """NumPy's dtypes that are stored as they are."""
@@ -88,6 +90,8 @@ def require_dimensions(value: Any, name: str, axes: str) -> None:
 
 def to_numpy(value: Any) -> NumpyArray:
     """A NumPy view of an array, or a copy if it lives on another device. bfloat16 tensors become int16."""
+    if isinstance(value, DeviceTensor):
+        value = value.tensor
     if not is_tensor(value):
         return np.asarray(value)
     tensor = value.detach().cpu().resolve_neg()
@@ -97,8 +101,14 @@ def to_numpy(value: Any) -> NumpyArray:
     return array
 
 
-def scores(value: Any, name: str, axes: str) -> tuple[NumpyArray, DataType]:
+def scores(value: Any, name: str, axes: str, device: str | None = None) -> tuple[Scores, DataType]:
     """An array of log-scores in the type that stores them, with any strides, and that type's name.
+
+    Args:
+        value: of the caller's.
+        name: what errors call it.
+        axes: its axes' names.
+        device: tensors there, as torch calls it, stay there.
 
     Raises:
         TypeError: unless it is a NumPy array or torch tensor of float16, bfloat16, float32 or float64.
@@ -113,6 +123,9 @@ def scores(value: Any, name: str, axes: str) -> tuple[NumpyArray, DataType]:
         raise TypeError(
             f"{name} must be float16, bfloat16, float32 or float64, not {dtype_name(value)}: convert it first"
         ) from None
+    there = staying(value, device) if device is not None and is_tensor(value) else None
+    if there is not None:
+        return there, data_type
     array = to_numpy(value)
     if not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))
@@ -126,26 +139,34 @@ def exists_whole(values: object) -> bool:
     return isinstance(values, np.ndarray | list | tuple) or is_tensor(values)
 
 
-def stacked(value: Any) -> tuple[NumpyArray, DataType] | None:
-    """`scores` of a [B, rows, columns] array in host memory whose items lie end to end; None for anything else."""
-    if not isinstance(value, np.ndarray) and not (is_tensor(value) and value.device.type == "cpu"):
+def stacked(value: Any, device: str | None = None) -> tuple[Scores, DataType] | None:
+    """`scores` of a [B, rows, columns] array in host memory, or on `device`, whose items lie end to end; None for
+    anything else."""
+    if not isinstance(value, np.ndarray) and not (
+        is_tensor(value) and (value.device.type == "cpu" or str(value.device) == device)
+    ):
         return None
     if value.ndim != 3 or 0 in value.shape:
         return None
     try:
-        array, data_type = scores(value, "values", "B, rows, columns")
+        array, data_type = scores(value, "values", "B, rows, columns", device)
     except TypeError:
         return None
-    return (array, data_type) if array.flags.c_contiguous else None
+    whole = array.contiguous if isinstance(array, DeviceTensor) else array.flags.c_contiguous
+    return (array, data_type) if whole else None
 
 
-def flat(array: NumpyArray, borrow: bool) -> NumpyArray:
+def flat(array: Scores, borrow: bool) -> Scores:
     """The values, row-major and 1-D: where they lie if they may be borrowed and lie so, else in memory of our own."""
+    if isinstance(array, DeviceTensor):
+        return array.flat(borrow)
     return (np.ascontiguousarray(array) if borrow else np.array(array, order="C", copy=True)).reshape(-1)
 
 
-def end_to_end(arrays: Sequence[NumpyArray]) -> Buffers:
-    """One payload of the values of all, each row-major. Large arrays that lie so are not copied."""
+def end_to_end(arrays: Sequence[Any]) -> Buffers:
+    """One payload of the values of all `Scores`, each row-major. Large arrays that lie so are not copied."""
+    if isinstance(arrays[0], DeviceTensor):
+        return end_to_end_there(arrays)
     if len(arrays) == 1 and arrays[0].ndim == 1:
         return np.ascontiguousarray(arrays[0])
     pieces: list[NumpyArray] = []

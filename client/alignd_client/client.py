@@ -8,7 +8,7 @@ from alignd_client.audio import Audio, AudioFamily, only
 from alignd_client.ctc import CtcFamily, ForcedAlignJob, Pairs, StarScore
 from alignd_client.errors import AlignError, ClientClosedError
 from alignd_client.family import Family, ItemT, OnError, ResultT, check_on_error
-from alignd_client.mas import MAS, MaximumPathJob
+from alignd_client.mas import MasFamily, MaximumPathJob
 from alignd_client.options import ClientOptions
 from alignd_client.pipeline import Pipeline
 from alignd_client.results import Alignment, AudioAlignment, CtcAlignment
@@ -25,7 +25,9 @@ class AlignClient:
     The `align_*` methods take any iterable and return a lazy iterator over results in the same order: they read ahead
     only as far as `max_in_flight` requests reach, so that both ends may be longer than memory. Arrays that are given
     whole (one stacked array, a list or tuple) are read where they lie, and must not be changed until their results are
-    out. What anything else gives is copied: it may use one buffer for all its items. Progress is the caller's to show:
+    out. What anything else gives is copied: it may use one buffer for all its items. In process, on one GPU, scores in
+    tensors on that GPU stay there, and what the caller's current stream has yet to compute is waited for there; others
+    go through host memory. Progress is the caller's to show:
     `for a in tqdm(client.align_mas(items), total=len(items))`. With `on_error="raise"` an item that cannot be aligned
     raises its `InvalidItemError` when it is reached, which ends the iterator, as exceptions do; long work wants
     `on_error="return"`, where it comes out as a result whose `status` says why.
@@ -106,8 +108,8 @@ class AlignClient:
             InvalidRequestError: for a mask that is no such rectangle or of another shape.
             AlignError: see `alignd_client.errors`.
         """
-        job = MaximumPathJob(value, mask, dtype)
-        return job.assemble(self._pipeline.stream(MAS, job.items))
+        job = MaximumPathJob(value, mask, dtype, self._transport.torch_device)
+        return job.assemble(self._pipeline.stream(job.family, job.items))
 
     def forced_align(
         self,
@@ -138,7 +140,8 @@ class AlignClient:
             InvalidRequestError: for arguments that contradict each other.
             AlignError: see `alignd_client.errors`.
         """
-        job = ForcedAlignJob(log_probs, targets, input_lengths, target_lengths, blank, star_score)
+        device = self._transport.torch_device
+        job = ForcedAlignJob(log_probs, targets, input_lengths, target_lengths, blank, star_score, device)
         return job.assemble(self._pipeline.stream(job.family, job.items))
 
     def align_mas(self, values: Iterable[Any], *, on_error: OnError = "raise") -> Iterator[Alignment]:
@@ -149,7 +152,7 @@ class AlignClient:
             on_error: "raise" or "return", see the class.
         """
         check_on_error(on_error)
-        return self._results(MAS, values, on_error)
+        return self._results(MasFamily(self._transport.torch_device), values, on_error)
 
     def align_ctc(
         self,
@@ -170,7 +173,8 @@ class AlignClient:
             on_error: "raise" or "return", see the class.
         """
         check_on_error(on_error)
-        return self._results(CtcFamily(blank, star_score), Pairs(log_probs, targets), on_error)
+        family = CtcFamily(blank, star_score, self._transport.torch_device)
+        return self._results(family, Pairs(log_probs, targets), on_error)
 
     def align_audio(self, audio: Audio, transcript: str, model: str = "") -> AudioAlignment:
         """The words and tokens of a recording with their times in seconds.

@@ -12,6 +12,7 @@ from alignd.wire import FORCED_ALIGN, STAR, CtcReply, CtcRequest, DataType, Item
 from alignd_client.arrays import (
     NUMPY,
     Kind,
+    Scores,
     end_to_end,
     exists_whole,
     flat,
@@ -24,6 +25,7 @@ from alignd_client.arrays import (
     shared_kind,
     stacked,
     to_int32,
+    to_numpy,
     wrapped,
 )
 from alignd_client.errors import InvalidRequestError
@@ -41,7 +43,7 @@ class CtcItem:
     """Emissions and labels of `count` utterances of one shape: `log_probs` 1-D, row-major and end to end, that of one
     also [frames, vocabulary] with any strides; `targets` end to end, as many labels for each."""
 
-    log_probs: npt.NDArray[Any]
+    log_probs: Scores
     data_type: DataType
     frames: int
     vocabulary: int
@@ -56,7 +58,7 @@ class CtcItem:
 
     @property
     def key(self) -> Hashable:
-        return self.data_type, self.vocabulary
+        return self.data_type, self.vocabulary, type(self.log_probs)
 
     @property
     def nbytes(self) -> int:
@@ -110,13 +112,15 @@ def blank_of(blank: Any) -> int:
 
 
 class CtcFamily:
-    """Takes pairs of log_probs [T, V] and targets [L], or items that are prepared already."""
+    """Takes pairs of log_probs [T, V] and targets [L], or items that are prepared already. Tensors of log_probs on
+    `device`, as torch calls it, stay there."""
 
     rpc: Rpc[CtcRequest, CtcReply] = FORCED_ALIGN
     items_per_request = 1 << 30
     blocks = False
 
-    def __init__(self, blank: int = 0, star_score: StarScore = 0.0) -> None:
+    def __init__(self, blank: int = 0, star_score: StarScore = 0.0, device: str | None = None) -> None:
+        self.device = device
         self.blank = blank_of(blank)
         self.star_score = star_score_of(star_score)
 
@@ -124,7 +128,7 @@ class CtcFamily:
         return isinstance(raws, Pairs) and exists_whole(raws.log_probs)
 
     def stack(self, raws: Any) -> CtcItem | None:
-        found = stacked(raws.log_probs) if isinstance(raws, Pairs) else None
+        found = stacked(raws.log_probs, self.device) if isinstance(raws, Pairs) else None
         if found is None or not (is_tensor(raws.targets) or isinstance(raws.targets, np.ndarray)):
             return None
         array, data_type = found
@@ -141,7 +145,7 @@ class CtcFamily:
         if isinstance(raw, CtcItem):
             return raw
         log_probs, targets = raw
-        array, data_type = scores(log_probs, "each item's log_probs", "frames, vocabulary")
+        array, data_type = scores(log_probs, "each item's log_probs", "frames, vocabulary", self.device)
         labels = to_int32(integers(targets, "each item's targets", "labels"))
         frames, vocabulary = array.shape
         return CtcItem(flat(array, borrow), data_type, frames, vocabulary, labels, Kind.of(log_probs))
@@ -284,9 +288,10 @@ class ForcedAlignJob:
         target_lengths: Any = None,
         blank: int = 0,
         star_score: StarScore = 0.0,
+        device: str | None = None,
     ) -> None:
-        self.family = CtcFamily(blank, star_score)
-        self._array, self._data_type = scores(log_probs, "log_probs", "B, frames, vocabulary")
+        self.family = CtcFamily(blank, star_score, device)
+        self._array, self._data_type = scores(log_probs, "log_probs", "B, frames, vocabulary", device)
         given = integers(targets, "targets", "B, labels")
         self._targets = to_int32(given)
         B, T, V = self._array.shape
@@ -327,13 +332,14 @@ class ForcedAlignJob:
 
     def _gather(self, b: int, alignment: CtcAlignment) -> npt.NDArray[np.float64]:
         """Frame scores in float64, which the reply has in float32."""
-        emissions = self._array[b, : self._frames[b]]
         labels = alignment.labels
+        stars = np.flatnonzero(labels == STAR)
+        found = to_numpy(self._array[b, np.arange(len(labels)), labels])  # of a star, any column
         if self.family.star_score is None:
-            star = np.delete(emissions, self.family.blank, 1).max(1, initial=-np.inf)
+            found[stars] = np.delete(to_numpy(self._array[b, stars]), self.family.blank, 1).max(1, initial=-np.inf)
         else:
-            star = np.full(len(labels), self.family.star_score)
-        return np.where(labels == STAR, star, emissions[np.arange(len(labels)), labels])
+            found[stars] = self.family.star_score
+        return found
 
 
 def _lengths(values: Any, name: str, items: int, most: int) -> list[int]:

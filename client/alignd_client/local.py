@@ -7,6 +7,7 @@ import asyncio
 import sys
 import threading
 import weakref
+from collections.abc import Sequence
 from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from queue import Empty, SimpleQueue
@@ -39,7 +40,9 @@ class Engine:
         self._closed = False
         self._engine: PerProcess[Any] = PerProcess(self._create)
         # Here and not on first use: a missing package or device should be known where it was asked for.
-        self._engine.get()
+        devices: Sequence[Any] = getattr(self._engine.get(), "devices", ())
+        self.torch_device: str | None = devices[0].torch_device if len(devices) == 1 else None
+        """Where kernels take tensors as they lie. Of several devices any may take a request."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Engine, self._arguments
@@ -109,6 +112,7 @@ class LocalTransport:
 
     def __init__(self, engine: Engine, max_in_flight: int) -> None:
         self.reached = True
+        self.torch_device = engine.torch_device
         self._engine = engine
         self._max_in_flight = max_in_flight
         # A child has none of its parent's requests in flight.
@@ -256,6 +260,7 @@ class AsyncLocalTransport:
 
     def __init__(self, engine: Engine) -> None:
         self.reached = True
+        self.torch_device = engine.torch_device
         self._engine = engine
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -1,8 +1,9 @@
 """Monotonic alignment search (`MaximumPath`): the ragged family, and the padded drop-in on top of it."""
 
+import sys
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,7 @@ from alignd.wire import MAXIMUM_PATH, DataType, ItemCode, ItemStatus, MasReply, 
 from alignd_client.arrays import (
     NUMPY,
     Kind,
+    Scores,
     dtype_name,
     end_to_end,
     exists_whole,
@@ -26,6 +28,7 @@ from alignd_client.arrays import (
     to_numpy,
     wrapped,
 )
+from alignd_client.device_tensors import staying
 from alignd_client.errors import InvalidRequestError
 from alignd_client.family import Answers, collect, failed_places
 from alignd_client.results import Alignment
@@ -38,7 +41,7 @@ class MasItem:
     """Scores of `count` utterances of one shape in `data_type.storage`: 1-D, row-major and end to end; those of one
     also [tokens, frames] with any strides."""
 
-    values: npt.NDArray[Any]
+    values: Scores
     data_type: DataType
     tokens: int
     frames: int
@@ -47,7 +50,7 @@ class MasItem:
 
     @property
     def key(self) -> Hashable:
-        return self.data_type
+        return self.data_type, type(self.values)
 
     @property
     def nbytes(self) -> int:
@@ -73,17 +76,20 @@ class MasContents:
 
 
 class MasFamily:
-    """Takes [S, T] arrays, or items that are prepared already."""
+    """Takes [S, T] arrays, or items that are prepared already. Tensors on `device`, as torch calls it, stay there."""
 
     rpc: Rpc[MasRequest, MasReply] = MAXIMUM_PATH
     items_per_request = 1 << 30
     blocks = False
 
+    def __init__(self, device: str | None = None) -> None:
+        self.device = device
+
     def borrows(self, raws: Any) -> bool:
         return exists_whole(raws)
 
     def stack(self, raws: Any) -> MasItem | None:
-        found = stacked(raws)
+        found = stacked(raws, self.device)
         if found is None:
             return None
         array, data_type = found
@@ -93,7 +99,7 @@ class MasFamily:
     def prepare(self, raw: Any, borrow: bool) -> MasItem:
         if isinstance(raw, MasItem):
             return raw
-        array, data_type = scores(raw, "each item", "tokens, frames")
+        array, data_type = scores(raw, "each item", "tokens, frames", self.device)
         tokens, frames = array.shape
         return MasItem(flat(array, borrow), data_type, tokens, frames, Kind.of(raw))
 
@@ -141,17 +147,15 @@ def _failed(kind: Kind, status: ItemStatus) -> Alignment:
     return Alignment(kind.wrap(np.zeros(0, np.int32)), np.nan, status)
 
 
-MAS: Final = MasFamily()
-
-
 class MaximumPathJob:
     """super_monotonic_align's `maximum_path` in terms of ragged items: `items` go in, `assemble` makes the batch."""
 
-    def __init__(self, value: Any, mask: Any, dtype: Any = None) -> None:
-        self._array, self._data_type = scores(value, "value", "B, tokens, frames")
+    def __init__(self, value: Any, mask: Any, dtype: Any = None, device: str | None = None) -> None:
+        self.family = MasFamily(device)
+        self._array, self._data_type = scores(value, "value", "B, tokens, frames", device)
         self._kind = Kind.of(value)
         self._dtype = _output_dtype(self._kind, dtype)
-        self._tokens, self._frames = rectangles(mask, self._array.shape)
+        self._tokens, self._frames = rectangles(mask, self._array.shape, device)
 
     @property
     def items(self) -> Iterator[MasItem]:
@@ -185,8 +189,13 @@ def _output_dtype(kind: Kind, dtype: Any) -> Any:
     return dtype
 
 
-def rectangles(mask: Any, shape: tuple[int, ...]) -> tuple[Int64Array, Int64Array]:
+def rectangles(mask: Any, shape: tuple[int, ...], device: str | None = None) -> tuple[Int64Array, Int64Array]:
     """Tokens and frames of each item, int64 [B], from a mask whose true cells are a rectangle at the origin.
+
+    Args:
+        mask: of the caller's; one on `device` is looked at there.
+        shape: what it must have.
+        device: as torch calls it.
 
     Raises:
         TypeError: unless the mask is an array.
@@ -198,15 +207,34 @@ def rectangles(mask: Any, shape: tuple[int, ...]) -> tuple[Int64Array, Int64Arra
         raise InvalidRequestError("mask", str(error).removeprefix("mask ")) from None
     if tuple(mask.shape) != tuple(shape):
         raise InvalidRequestError("mask", f"its shape {list(mask.shape)} is not that of value, {list(shape)}")
-    inside = to_numpy(mask != 0 if is_tensor(mask) and dtype_name(mask) == "bfloat16" else mask).astype(bool)
-    if inside.size == 0:
-        lengths = np.zeros(len(inside), np.int64)
+    if 0 in mask.shape:
+        lengths = np.zeros(len(mask), np.int64)
         return lengths, lengths
+    if is_tensor(mask) and staying(mask, device):
+        return _rectangles_there(mask)
+    inside = to_numpy(mask != 0 if is_tensor(mask) and dtype_name(mask) == "bfloat16" else mask).astype(bool)
     tokens = inside[:, :, 0].sum(1, dtype=np.int64)
     frames = inside[:, 0, :].sum(1, dtype=np.int64)
     for b, (item, S, T) in enumerate(zip(inside, tokens.tolist(), frames.tolist())):
         if np.count_nonzero(item) != S * T or not item[:S, :T].all():
-            raise InvalidRequestError(
-                "mask", f"item {b}: the true cells must be a rectangle [:tokens, :frames] that starts at cell (0, 0)"
-            )
+            raise _no_rectangle(b)
     return tokens, frames
+
+
+def _rectangles_there(mask: Any) -> tuple[Int64Array, Int64Array]:
+    """`rectangles` of a tensor on a device: a few numbers an item are waited for, not the mask."""
+    torch = sys.modules["torch"]
+    inside = mask != 0
+    tokens, frames = inside[:, :, 0].sum(1), inside[:, 0, :].sum(1)
+    row, column = (torch.arange(size, device=mask.device) for size in mask.shape[1:])
+    rectangle = (row < tokens[:, None])[:, :, None] & (column < frames[:, None])[:, None, :]
+    wrong = (inside != rectangle).flatten(1).any(1)
+    table = to_numpy(torch.stack([tokens, frames, wrong.to(tokens.dtype)]))
+    if table[2].any():
+        raise _no_rectangle(int(np.argmax(table[2])))
+    return table[0], table[1]
+
+
+def _no_rectangle(item: int) -> InvalidRequestError:
+    reason = f"item {item}: the true cells must be a rectangle [:tokens, :frames] that starts at cell (0, 0)"
+    return InvalidRequestError("mask", reason)

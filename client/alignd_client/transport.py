@@ -61,6 +61,8 @@ class Transport(Protocol):
     """Whether requests travel in messages, of limited size, and replies come from somebody else's code."""
     reached: bool
     """Whether an answer has ever come."""
+    torch_device: str | None
+    """Where its requests take tensors as they lie, as torch calls it; None where all go through host memory."""
 
     def open(self, rpc: Rpc[Request, Reply], request: Request) -> Call[Reply]: ...
 
@@ -87,6 +89,7 @@ class GrpcTransport:
     """A channel to a server, opened on first use in each process."""
 
     remote = True
+    torch_device: str | None = None
 
     def __init__(self, target: str | None) -> None:
         self.target = resolve_target(target)

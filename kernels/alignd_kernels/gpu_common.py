@@ -66,21 +66,39 @@ def to_device(array: npt.NDArray[np.generic], device: torch.device, dtype: torch
 
 
 def staged(
-    buffers: Buffers, sources: Int64Array | None, offsets: Int64Array, device: torch.device, dtype: torch.dtype
+    buffers: Buffers | torch.Tensor | tuple[torch.Tensor, ...],
+    sources: Int64Array | None,
+    offsets: Int64Array,
+    device: torch.device,
+    dtype: torch.dtype,
 ) -> tuple[torch.Tensor, Int64Array]:
-    """All buffers end to end on the device, as `to_device` brings them there, and the items' offsets among them: each
-    is copied from where it lies into the staging memory, and nowhere else."""
+    """All buffers end to end on the device, and the items' offsets among them. An array is copied from where it lies
+    into the staging memory, and nowhere else; a tensor, which lies on the device already, only to be joined to others.
+
+    Raises:
+        ValueError: several buffers and no `sources`; a tensor on another device, or of another type.
+    """
     pieces = buffers if isinstance(buffers, tuple) else (buffers,)
     begins = offsets_of(np.array([len(piece) for piece in pieces], np.int64))
-    staging = torch.empty(int(begins[-1]), dtype=dtype, pin_memory=device.type == "cuda")
-    target = _as_numpy(staging, pieces[0].dtype)
-    for piece, begin, end in zip(pieces, begins, begins[1:]):
-        np.copyto(target[begin:end], piece)
     if isinstance(buffers, tuple):
         if sources is None:
             raise ValueError("a batch of several buffers needs `sources`, the buffer of each item")
         offsets = offsets + begins[sources]
+    if isinstance(pieces[0], torch.Tensor):
+        return _joined(pieces, device, dtype), offsets
+    staging = torch.empty(int(begins[-1]), dtype=dtype, pin_memory=device.type == "cuda")
+    target = _as_numpy(staging, pieces[0].dtype)
+    for piece, begin, end in zip(pieces, begins, begins[1:]):
+        np.copyto(target[begin:end], piece)
     return staging.to(device, non_blocking=True), offsets
+
+
+def _joined(pieces: Sequence[torch.Tensor], device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+    device = torch.empty(0, device=device).device  # with its index
+    for piece in pieces:
+        if piece.device != device or piece.dtype != dtype:
+            raise ValueError(f"a tensor of {piece.dtype} on {piece.device}, not of {dtype} on {device}")
+    return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
 
 
 def _as_numpy(tensor: torch.Tensor, dtype: np.dtype[Any]) -> npt.NDArray[Any]:

@@ -12,11 +12,13 @@ from alignd.wire.arrays import pieces
 from alignd_client import AlignClient, InvalidItemError, ItemCode, MessageTooLargeError
 from alignd_client.arrays import JOINED_BYTES
 from alignd_client.ctc import CtcFamily, Pairs
-from alignd_client.mas import MAS
+from alignd_client.mas import MasFamily
 from alignd_client.packing import LOCAL_ITEMS, Packer, PackingLimits
 from alignd_kernels.mas import reference
 from support import fake_engine
 from support.fake_engine import FakeEngine
+
+MAS = MasFamily()
 
 LARGE = (8, JOINED_BYTES // 32)
 """Shape of an item in float32 that is worth an address of its own."""

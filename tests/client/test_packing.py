@@ -13,7 +13,7 @@ from alignd.wire import Limits
 from alignd_client import ServerUnavailableError
 from alignd_client.audio import AudioFamily
 from alignd_client.ctc import CtcFamily
-from alignd_client.mas import MAS
+from alignd_client.mas import MasFamily
 from alignd_client.packing import (
     COPIED_BYTES,
     MOST_BYTES,
@@ -26,6 +26,8 @@ from alignd_client.packing import (
 )
 from alignd_client.transport import GrpcTransport
 from support.fake_server import FakeServer, unavailable
+
+MAS = MasFamily()
 
 
 def parcels(family: Any, raws: list[Any], limits: PackingLimits | None = None) -> list[Parcel[Any, Any, Any, Any]]:

@@ -2,6 +2,7 @@
 
 import enum
 from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -13,9 +14,34 @@ from alignd.wire.rpc import MalformedRequestError
 Array = npt.NDArray[Any]
 Int64Array = npt.NDArray[np.int64]
 
-Buffers = Array | tuple[Array, ...]
-"""A payload, 1-D: the items end to end, or several such arrays of whole items, in order. What comes in pieces is not
-copied together before a message is made of it, and never where none is."""
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DeviceArray:
+    """Values on the device of an engine in the same process, which are used where they lie. No message takes them.
+
+    Attributes:
+        tensor: a 1-D torch tensor.
+        ready: CUDA events; the values are there once all have passed.
+    """
+
+    tensor: Any
+    ready: tuple[Any, ...] = ()
+
+    @property
+    def nbytes(self) -> int:
+        return int(self.tensor.nbytes)
+
+    def __len__(self) -> int:
+        return len(self.tensor)
+
+    def __getitem__(self, part: slice) -> "DeviceArray":
+        return DeviceArray(self.tensor[part], self.ready)
+
+
+Piece = Array | DeviceArray
+Buffers = Piece | tuple[Piece, ...]
+"""A payload, 1-D: the items end to end, or several such arrays of whole items, in order, all of them on a device or
+none. What comes in pieces is not copied together before a message is made of it, and never where none is."""
 
 MAX_ELEMENTS: Final = 1 << 62
 """More elements than any int64 offset should have to address."""
@@ -56,8 +82,12 @@ class DataType(enum.Enum):
 _FROM_WIRE: Final[dict[int, DataType]] = {pb.DataType.Value(kind.wire): kind for kind in DataType}
 
 
-def pieces(payload: Buffers) -> tuple[Array, ...]:
+def pieces(payload: Buffers) -> tuple[Piece, ...]:
     return payload if isinstance(payload, tuple) else (payload,)
+
+
+def on_device(payload: Buffers) -> bool:
+    return isinstance(payload[0] if isinstance(payload, tuple) else payload, DeviceArray)
 
 
 def nbytes_of(payload: Buffers) -> int:
@@ -66,7 +96,7 @@ def nbytes_of(payload: Buffers) -> int:
 
 def cut(payload: Buffers, start: int, stop: int) -> Buffers:
     """The elements from `start` to `stop`, as if all lay end to end; without a copy."""
-    parts: list[Array] = []
+    parts: list[Piece] = []
     for piece in pieces(payload):
         part = piece[max(start, 0) : max(stop, 0)]
         start, stop = start - len(piece), stop - len(piece)
@@ -81,8 +111,14 @@ def to_bytes(payload: Buffers, dtype: npt.DTypeLike) -> bytes:
     """The values as little-endian bytes, row-major. A payload in pieces is joined here and nowhere else."""
     little = np.dtype(dtype).newbyteorder("<")
     if isinstance(payload, tuple):
-        return b"".join(np.ascontiguousarray(piece, little).data for piece in payload)
-    return np.ascontiguousarray(payload, little).tobytes()
+        return b"".join(_in_order(piece, little).data for piece in payload)
+    return _in_order(payload, little).tobytes()
+
+
+def _in_order(piece: Piece, little: np.dtype[Any]) -> Array:
+    if isinstance(piece, DeviceArray):
+        raise TypeError("values on a device do not travel in messages")
+    return np.ascontiguousarray(piece, little)
 
 
 def check_size(payload: Buffers, count: int, field: str) -> None:

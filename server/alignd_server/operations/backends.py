@@ -3,10 +3,12 @@
 import functools
 import importlib
 import threading
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from types import ModuleType
 from typing import Any
 
+from alignd.wire.arrays import Buffers, DeviceArray, pieces
 from alignd_server.device import Device
 
 
@@ -20,13 +22,29 @@ def _module(family: str, name: str) -> ModuleType:
     return importlib.import_module(f"alignd_kernels.{family}.{name}")
 
 
-def align(family: str, batch: Any, device: Device, alone: bool) -> Any:
-    """One launch, on the calling thread's own stream; `alone` leaves the pool of the CPU's threads to others."""
+def align(family: str, batch: Any, device: Device, alone: bool, payloads: Sequence[Buffers]) -> Any:
+    """One launch, on the calling thread's own stream.
+
+    Args:
+        family: mas, ctc.
+        batch: of that family.
+        device: where to.
+        alone: leave the pool of the CPU's threads to others.
+        payloads: what the batch was made of: on a GPU, those that lie there are waited for there.
+    """
     kernels = backend(family, device)
     if device.torch_device is None:
         return kernels.align(batch, None if alone else device.pool)
     with _own_stream(device.torch_device):
+        _wait_for(payloads)
         return kernels.align(batch, device.torch_device)
+
+
+def _wait_for(payloads: Sequence[Buffers]) -> None:
+    """Let the current stream go on when those on the device are there; the calling thread does not wait."""
+    there = [piece for payload in payloads for piece in pieces(payload) if isinstance(piece, DeviceArray)]
+    for event in dict.fromkeys(event for piece in there for event in piece.ready):
+        event.wait()
 
 
 def warm_up(family: str, device: Device) -> None:
@@ -38,11 +56,14 @@ def warm_up(family: str, device: Device) -> None:
 
 _local = threading.local()
 
+_interpreter = threading.Lock()
+"""Triton's interpreter changes Triton's own modules while a kernel runs: one at a time."""
+
 
 def _own_stream(torch_device: str) -> AbstractContextManager[Any]:
     """Lanes are threads: with a stream each, the copies and kernels of one overlap with those of the other."""
     if not torch_device.startswith("cuda"):
-        return nullcontext()
+        return _interpreter
     import torch
 
     if not hasattr(_local, "stream"):

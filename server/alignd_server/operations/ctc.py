@@ -6,7 +6,7 @@ from typing import Final
 import numpy as np
 
 from alignd.wire import FORCED_ALIGN, CtcReply, CtcRequest, DataType, ItemStatus
-from alignd.wire.arrays import cut, nbytes_of
+from alignd.wire.arrays import cut, nbytes_of, on_device
 from alignd_kernels import ctc
 from alignd_kernels.ctc.batch import STAR_MAX, CtcBatch
 from alignd_kernels.ragged import Int64Array, offsets_of
@@ -45,7 +45,7 @@ class CtcOperation:
         return CtcRequest(np.zeros(4, data_type.storage), data_type, 2 * one, 2, np.ones(1, np.int32), one)
 
     def key(self, request: CtcRequest) -> Hashable:
-        return (request.data_type.value, self.name)
+        return (request.data_type.value, self.name, on_device(request.log_probs))
 
     def payload_bytes(self, request: CtcRequest) -> int:
         return nbytes_of(request.log_probs) + request.targets.nbytes
@@ -57,7 +57,8 @@ class CtcOperation:
         return cost_of(cells, scratch, self.payload_bytes(request))
 
     def run(self, requests: Sequence[CtcRequest], device: Device, *, alone: bool) -> Launch[CtcReply]:
-        result = backends.align("ctc", _batch(requests), device, alone)
+        payloads = [request.log_probs for request in requests]
+        result = backends.align("ctc", _batch(requests), device, alone, payloads)
         items = shares(requests, len)
         frames = shares(requests, lambda request: int(request.frames.sum()))
         labels = shares(requests, lambda request: int(request.target_lengths.sum()))

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from alignd.wire import MAXIMUM_PATH, DataType, ItemStatus, MasReply, MasRequest
-from alignd.wire.arrays import cut, nbytes_of
+from alignd.wire.arrays import cut, nbytes_of, on_device
 from alignd_kernels import mas
 from alignd_kernels.mas.batch import MasBatch
 from alignd_kernels.ragged import offsets_of
@@ -30,6 +30,7 @@ FIELDS: Final = {Status.EMPTY: "frames", Status.TOO_FEW_FRAMES: "frames"}
 """The request's field at fault; `values` for what is not listed."""
 
 NO_PATHS: Final = np.zeros(0, np.int32)
+NO_VALUES: Final = np.zeros(0, np.float32)
 
 
 class MasOperation:
@@ -43,7 +44,7 @@ class MasOperation:
         return MasRequest(np.zeros(2, data_type.storage), data_type, one, 2 * one)
 
     def key(self, request: MasRequest) -> Hashable:
-        return (request.data_type.value, self.name)
+        return (request.data_type.value, self.name, on_device(request.values))
 
     def payload_bytes(self, request: MasRequest) -> int:
         return nbytes_of(request.values)
@@ -51,13 +52,13 @@ class MasOperation:
     def cost(self, request: MasRequest, device: Device) -> Cost:
         tokens, frames = request.tokens, request.frames
         # Where the items lie is no matter of memory.
-        batch = MasBatch(request.values, DTYPES[request.data_type], frames, tokens, frames, frames)
+        batch = MasBatch(NO_VALUES, DTYPES[request.data_type], frames, tokens, frames, frames)
         scratch = backends.backend("mas", device).scratch_bytes(batch)
         return cost_of(int((tokens * frames).sum()), scratch, self.payload_bytes(request))
 
     def run(self, requests: Sequence[MasRequest], device: Device, *, alone: bool) -> Launch[MasReply]:
         batch = _batch(requests)
-        result = backends.align("mas", batch, device, alone)
+        result = backends.align("mas", batch, device, alone, [request.values for request in requests])
         items = shares(requests, len)
         tokens = shares(requests, lambda request: int(request.tokens.sum()))
         replies = [

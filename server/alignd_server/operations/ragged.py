@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from alignd.wire import OK, DataType, ItemCode, ItemStatus
-from alignd.wire.arrays import Buffers, pieces
+from alignd.wire.arrays import Buffers, DeviceArray, Piece, pieces
 from alignd_kernels.dtypes import DType
 from alignd_kernels.ragged import Int64Array, offsets_of
 from alignd_kernels.status import Status
@@ -27,24 +27,28 @@ def concatenated(arrays: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
     return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
 
 
-def located(payloads: Sequence[Buffers], sizes: Int64Array) -> tuple[Buffers, Int64Array | None, Int64Array]:
+def located(payloads: Sequence[Buffers], sizes: Int64Array) -> tuple[Any, Int64Array | None, Int64Array]:
     """Where the items of several requests lie, as kernels take it: nothing is copied.
 
     Args:
-        payloads: of the requests, each of whole items end to end.
+        payloads: of the requests, each of whole items end to end; all on a device or none.
         sizes: int64 [B], elements of each item of all requests.
 
     Returns:
-        the buffer, or all of them; the buffer of each item, int64 [B], or None if there is one; and the index of each
-        item's first element in its buffer, int64 [B].
+        the buffer, or all of them, as arrays or tensors; the buffer of each item, int64 [B], or None if there is one;
+        and the index of each item's first element in its buffer, int64 [B].
     """
     starts = sizes.cumsum() - sizes
     if len(payloads) == 1 and not isinstance(payloads[0], tuple):
-        return payloads[0], None, starts
-    buffers = tuple(piece for payload in payloads for piece in pieces(payload))
+        return _bare(payloads[0]), None, starts
+    buffers = tuple(_bare(piece) for payload in payloads for piece in pieces(payload))
     begins = offsets_of(np.array([len(buffer) for buffer in buffers], np.int64))[:-1]
     sources = np.searchsorted(begins, starts, "right") - 1
     return buffers, sources, starts - begins[sources]
+
+
+def _bare(piece: Piece) -> Any:
+    return piece.tensor if isinstance(piece, DeviceArray) else piece
 
 
 def shares(requests: Sequence[Request], size: Callable[[Request], int]) -> list[slice]:
