@@ -23,6 +23,8 @@ KERNELS = {
         "ctc_prepare_kernel": "ctc.gpu_prepare",
         "ctc_forward_kernel": "ctc.gpu_forward",
         "ctc_trace_kernel": "ctc.gpu_trace",
+        "ctc_window_kernel": "ctc.gpu_window",
+        "ctc_window_trace_kernel": "ctc.gpu_window_trace",
     },
 }
 """The kernels that a family launches, and where they are; `variants` beside each says what it is compiled for."""
@@ -64,6 +66,8 @@ ELEMENTS = {
         "bits": "i32",
         "moved": "i16",
         "ends": "fp64",
+        "kept": "accumulator",
+        "states": "i32",
         "arrivals": "i32",
         "on_path": "accumulator",
         "paths": "i32",

@@ -1,19 +1,30 @@
 """The ragged batch of CTC forced alignment, and its result."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from alignd_kernels.dtypes import DType
-from alignd_kernels.ragged import Buffers, Int64Array
+from alignd_kernels.ragged import Buffers, Int64Array, offsets_of
 
 STAR: Final = -1
 """The wildcard target: an ordinary label of at least one frame that matches anything."""
 
 STAR_MAX: Final = float("nan")
 """As a star score: the largest non-blank log-prob of the frame."""
+
+PER_ITEM: Final = (
+    "frames",
+    "vocabulary",
+    "pitches",
+    "target_offsets",
+    "target_lengths",
+    "blanks",
+    "star_scores",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +62,23 @@ class CtcBatch:
     def __len__(self) -> int:
         return len(self.frames)
 
+    def take(self, items: Int64Array) -> "CtcBatch":
+        """Some of the items, each read where it lies."""
+        buffers = self.log_probs if isinstance(self.log_probs, tuple) else (self.log_probs,)
+        values = []
+        for b in items.tolist():
+            buffer = buffers[0 if self.sources is None else int(self.sources[b])]
+            begin, T, V = int(self.offsets[b]), int(self.frames[b]), int(self.vocabulary[b])
+            end = begin + (T - 1) * int(self.pitches[b]) + V
+            values.append(buffer[begin : end if T > 0 and V > 0 else begin])
+        taken = {name: getattr(self, name)[items] for name in PER_ITEM}
+        return replace(
+            self,
+            log_probs=tuple(values),
+            sources=np.arange(len(items)),
+            **{**taken, "offsets": np.zeros(len(items), np.int64)},
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class CtcResult:
@@ -71,3 +99,25 @@ class CtcResult:
     scores: npt.NDArray[np.float64]
     statuses: npt.NDArray[np.int32]
     kernel_ns: int
+
+
+def joined(batch: CtcBatch, groups: Sequence[Int64Array], parts: Sequence[CtcResult]) -> CtcResult:
+    """The result of a batch from those of all its items in groups."""
+    T, L = offsets_of(batch.frames), offsets_of(batch.target_lengths)
+    whole = CtcResult(
+        np.zeros(T[-1], np.int32),
+        np.zeros(L[-1], np.int32),
+        np.zeros(T[-1], np.float32),
+        np.full(len(batch), np.nan),
+        np.zeros(len(batch), np.int32),
+        sum(part.kernel_ns for part in parts),
+    )
+    for group, part in zip(groups, parts):
+        whole.scores[group], whole.statuses[group] = part.scores, part.statuses
+        frames, labels = offsets_of(batch.frames[group]), offsets_of(batch.target_lengths[group])
+        for place, b in enumerate(group.tolist()):
+            own = slice(frames[place], frames[place + 1])
+            whole.paths[T[b] : T[b + 1]] = part.paths[own]
+            whole.frame_scores[T[b] : T[b + 1]] = part.frame_scores[own]
+            whole.durations[L[b] : L[b + 1]] = part.durations[labels[place] : labels[place + 1]]
+    return whole

@@ -4,13 +4,14 @@ import functools
 import math
 from collections.abc import Iterable
 from contextlib import nullcontext
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
-from alignd_kernels.ctc import gpu_forward, gpu_prepare, gpu_trace
-from alignd_kernels.ctc.batch import STAR_MAX, CtcBatch, CtcResult
+from alignd_kernels.ctc import gpu_forward, gpu_long, gpu_prepare, gpu_trace
+from alignd_kernels.ctc.batch import STAR_MAX, CtcBatch, CtcResult, joined
 from alignd_kernels.ctc.gpu_forward import ctc_forward_kernel
 from alignd_kernels.ctc.gpu_item import MAX_PITCH
 from alignd_kernels.ctc.gpu_prepare import FRAMES_PER_PROGRAM, ctc_prepare_kernel
@@ -62,15 +63,37 @@ def _planes(dtype: DType) -> int:
     return 2 if dtype is DType.FLOAT64 else 1
 
 
+KEPT_BYTES: Final = 1 << 30
+"""Back-pointers and borders up to which an item's are all kept: T=75,000 for L=37,500."""
+
+
+def _state_bytes(batch: CtcBatch) -> Int64Array:
+    """Of the back-pointers and borders of items that have a path, if all are kept."""
+    L, T = batch.target_lengths, batch.frames
+    size: Int64Array = 14 * _words(L, T) + 8 * _planes(batch.dtype) * _border_words(L, T)
+    return size
+
+
+def _long(batch: CtcBatch) -> npt.NDArray[np.bool_]:
+    """The items that are done in windows."""
+    good = (batch.target_lengths >= 1) & (batch.target_lengths <= batch.frames)
+    long: npt.NDArray[np.bool_] = good & (_state_bytes(batch) > KEPT_BYTES)
+    return long
+
+
 def scratch_bytes(batch: CtcBatch) -> Int64Array:
     """Device memory that each item needs beside its input and output, int64 [B]: about 0.7·L·(T − L) bytes for float32.
 
     Exactly 14·32·⌈(L + 1)/32⌉·(⌊(T − L + 62)/32⌋ + 1) for the way back, 8·p·⌊L/32⌋·(T − L + 1) for the borders,
     8·⌈(L + 1)/32⌉ + 4·L for the labels, s·T for the star and for float64 8·T for the path, with s the stored scores'
-    size and p = 1, or 2 for float64; 0 for an item that has no path whatever its labels.
+    size and p = 1, or 2 for float64; 0 for an item that has no path whatever its labels. Where the first two come to
+    more than `KEPT_BYTES`, `gpu_long.window_bytes` in their place.
     """
     L, T = batch.target_lengths, batch.frames
-    need = 14 * _words(L, T) + 8 * _planes(batch.dtype) * _border_words(L, T) + 8 * _strips(L) + 4 * L
+    state = _state_bytes(batch)
+    for b in np.flatnonzero(_long(batch)):
+        state[b] = gpu_long.window_bytes(int(L[b]), int(T[b]), batch.dtype, gpu_long.WINDOW_CHUNKS)
+    need = state + 8 * _strips(L) + 4 * L
     need += (batch.dtype.storage.itemsize + (8 if batch.dtype is DType.FLOAT64 else 0)) * T
     return np.where((L >= 1) & (L <= T), need, 0)
 
@@ -142,7 +165,8 @@ class _Launch(NamedTuple):
 
 
 def align(batch: CtcBatch, device: torch.device | str) -> CtcResult:
-    """Best paths of a batch: one copy in, three kernel launches, one copy out, on the device's current stream.
+    """Best paths of a batch, on the device's current stream: one copy in, three kernel launches, one copy out; and for
+    each item whose back-pointers would take more than `KEPT_BYTES`, launches by windows of its frames (`gpu_long`).
 
     Args:
         batch: any lengths, also of no items.
@@ -154,6 +178,15 @@ def align(batch: CtcBatch, device: torch.device | str) -> CtcResult:
     """
     device = torch.device(device)
     check_device(device)
+    long = _long(batch)
+    if not long.any():
+        return _align(batch, device, windows=False)
+    groups = [np.flatnonzero(~long), *np.flatnonzero(long)[:, None]]
+    groups = [group for group in groups if len(group)]
+    return joined(batch, groups, [_align(batch.take(group), device, windows=bool(long[group[0]])) for group in groups])
+
+
+def _align(batch: CtcBatch, device: torch.device, *, windows: bool) -> CtcResult:
     if len(batch) == 0:
         none = np.zeros(0, np.int32)
         return CtcResult(none, none, np.zeros(0, np.float32), np.zeros(0), none, 0)
@@ -171,14 +204,20 @@ def align(batch: CtcBatch, device: torch.device | str) -> CtcResult:
         table = with_end([*of_items, *starts, batch.target_lengths, batch.frames])
         table_there = to_device(table, device, torch.int64)
         stopwatch = Stopwatch(device)
+        targets = to_device(batch.targets, device, torch.int32)
+        star_scores = to_device(batch.star_scores, device, torch.float32)
+        if windows:
+            item = (log_probs, table_there[-2], table_there[-1], table_there, star_scores)
+            host = to_host(gpu_long.enqueue(item, targets, labels, frames, batch.dtype, stopwatch))
+            return CtcResult(host[0], host[1], host[2], host[3], host[4], stopwatch.elapsed_ns())
         result = _Launch(
             log_probs,
-            to_device(batch.targets, device, torch.int32),
+            targets,
             1,
             table_there[-2],
             table_there[-1],
             table_there,
-            to_device(batch.star_scores, device, torch.float32),
+            star_scores,
             torch.empty(frames, dtype=torch.int32, device=device),
             torch.empty(labels, dtype=torch.int32, device=device),
             torch.empty(frames, dtype=torch.float32, device=device),
@@ -194,13 +233,14 @@ def align(batch: CtcBatch, device: torch.device | str) -> CtcResult:
 
 def warm_up(device: torch.device | str, dtypes: Iterable[DType] = tuple(DType)) -> None:
     """Compile the kernels for these types, or load them from Triton's cache, so that no later call has to."""
+    device = torch.device(device)
     one = np.ones(1, np.int64)
     for dtype in dtypes:
         target, star = np.ones(1, np.int32), np.zeros(1, np.float32)
-        log_probs = np.zeros(2, dtype.storage)
-        align(
-            CtcBatch(log_probs, dtype, one - 1, one, 2 * one, 2 * one, target, one - 1, one, 0 * target, star), device
-        )
+        of_item = (one - 1, one, 2 * one, 2 * one, target, one - 1, one, 0 * target, star)
+        batch = CtcBatch(np.zeros(2, dtype.storage), dtype, *of_item)
+        for windows in (False, True):
+            _align(batch, device, windows=windows)
 
 
 def launch(

@@ -127,7 +127,7 @@ def _holds_not_finite(
 
 
 @triton.jit
-def _strip(
+def strip_forward(
     log_probs,
     pitch,
     blank,
@@ -146,10 +146,16 @@ def _strip(
     bits,
     moved,
     ends,
+    kept,
+    first_strip,
+    first_chunk,
+    chunks,
     ACC: tl.constexpr,
     STEP: tl.constexpr,
+    WINDOW: tl.constexpr,
+    KEEP: tl.constexpr,
 ):
-    """The pairs of a strip in all frames in which a path can visit them.
+    """The pairs of a strip in all frames in which a path can visit them; or with WINDOW, in those of some chunks.
 
     Args:
         wild: see `ctc_prepare_kernel`.
@@ -159,6 +165,11 @@ def _strip(
         moved: of the strip, [chunk from its first on, pair of the strip], distance of the label and, in the lower byte,
             of the blank, written.
         ends: [2], scores of label L − 1 and blank L in frame T − 1, written by the last strip.
+        kept: accumulators [2, 2, pairs of all strips], scores of blanks and labels before the window, read; and after
+            it, written unless KEEP.
+        first_strip: the leftmost one that works; what is left of it hands nothing over.
+        first_chunk, chunks: of the window; its borders are [strip from the first on, frame of the window].
+        KEEP: whether `bits` and `moved` are written.
 
     Returns:
         what went wrong.
@@ -200,15 +211,32 @@ def _strip(
 
     v_blank = tl.where(i == 0, 0.0, tl.full([32], float("-inf"), ACC))
     v_label = tl.full([32], float("-inf"), ACC)
+    from_step = (begin_frame - first_frame(T, begin)) // STEP * STEP
+    if WINDOW:
+        pairs = strips_of(L).to(tl.int64) * 32
+        own = kept + strip.to(tl.int64) * 32
+        if begin < first_chunk:
+            v_blank = tl.load(own + lane)
+            v_label = tl.load(own + pairs + lane)
+            from_step = 0
+        begin = tl.maximum(begin, first_chunk)
+        end = tl.minimum(end, first_chunk + chunks)
+        lowest_chunk = first_chunk
+        first_border = tl.where(begin == first_chunk, first_frame(T, first_chunk), 0)
+        from_left = borders + (strip - first_strip - 1).to(tl.int64) * chunks * 32 - first_frame(T, first_chunk)
+        to_right = from_left + chunks * 32
+        is_led = strip > first_strip
+    else:
+        first_border = 0
+        is_led = strip > 0
     trouble = tl.full([], 0, tl.int32)
     suspect = tl.zeros([32], tl.int32)
     t0 = first_frame(T, begin)
-    from_step = (begin_frame - t0) // STEP * STEP
     x = _emissions(column, row_bytes, earliest, t0 + from_step, T, pointer, True, STEP)
     x_next = _emissions(column, row_bytes, earliest, t0 + from_step + STEP, T, pointer, False, STEP)
     blanks = _blanks(log_probs, pitch, blank, T, t0)
     t_left = t0 + from_step - 1 + lane
-    needed = within(t_left, first_left, slack) & (lane < STEP) & (strip > 0)
+    needed = within(t_left, first_left, slack) & (lane < STEP) & is_led & (t_left >= first_border)
     low, high = look(from_left, plane, t_left, needed, ACC)
     for chunk in range(begin, end):
         t0 = first_frame(T, chunk)
@@ -228,7 +256,7 @@ def _strip(
             # A first look for the next step, whose answer is there by then. It stands before the loop in `look_again`,
             # as compilers would put it off otherwise.
             t_after = t + STEP - 1 + lane
-            needed_after = within(t_after, first_left, slack) & (lane < STEP) & (strip > 0)
+            needed_after = within(t_after, first_left, slack) & (lane < STEP) & is_led
             low_after, high_after = look(from_left, plane, t_after, needed_after, ACC)
             ring, distance, missing = look_again(low, high, from_left, plane, t_left, needed, epoch, patience, ACC)
             t_left = t_after
@@ -239,6 +267,9 @@ def _strip(
             # A distance of the chunk before is none in this one; that of a word which never came could be anything.
             distance = tl.where((lane + done == 0) | (missing != 0), 0, distance)
             came_from = 2 * i0 - 1 - distance
+            if WINDOW:  # what enters from the frame before the window is in no border
+                edge = (lane + done == 0) & (chunk == first_chunk) & (strip > 0) & within(t0 - 1, first_left, slack)
+                ring = tl.where(edge, tl.load(own + pairs - 1 + 0 * lane, mask=edge, other=0.0), ring)
             x_blanks_here = tl.gather(x_blanks, (lane + done) % 32, 0)
             blank_word = tl.zeros([32], tl.int32)
             label_word = tl.zeros([32], tl.int32)
@@ -271,25 +302,44 @@ def _strip(
             late_moves = tl.where(done == 0, late_moves, label_word)
             x = x_next
             x_next = x_after
-        row = (chunk - lowest_chunk).to(tl.int64)
-        words = bits + row * 96 + lane
-        tl.store(words, blank_moves)
-        tl.store(words + 32, early_moves)
-        tl.store(words + 64, late_moves)
-        distances = ((2 * i + 1 - label_from) << 8) | (2 * i - blank_from)
-        tl.store(moved + row * 32 + lane, distances.to(tl.int16))
+        if KEEP:
+            row = (chunk - lowest_chunk).to(tl.int64)
+            words = bits + row * 96 + lane
+            tl.store(words, blank_moves)
+            tl.store(words + 32, early_moves)
+            tl.store(words + 64, late_moves)
+            distances = ((2 * i + 1 - label_from) << 8) | (2 * i - blank_from)
+            tl.store(moved + row * 32 + lane, distances.to(tl.int16))
         blanks = blanks_ahead
         from_step = 0
+    last_frame = T
+    if WINDOW:
+        last_frame = tl.minimum(first_frame(T, first_chunk + chunks), T)
+        if (begin < end) & (not KEEP):
+            tl.store(own + 2 * pairs + lane, v_blank)
+            tl.store(own + 3 * pairs + lane, v_label)
     suspect |= tl.where(v_label < float("inf"), 0, 1)
-    if tl.max(suspect, 0) != 0:
+    if (tl.max(suspect, 0) != 0) & (begin < end):
         label_last = tl.where((i >= 0) & (i < L), first + slack, -1)
         blank_last = tl.where(i >= 0, first + slack - 1, -1)
         t0 = tl.maximum(first_frame(T, begin), 0)
         bad = _holds_not_finite(
-            log_probs, pitch, blank, columns, pace, extra, first, label_last, first - repeat, blank_last, t0, T, ACC
+            log_probs,
+            pitch,
+            blank,
+            columns,
+            pace,
+            extra,
+            first,
+            label_last,
+            first - repeat,
+            blank_last,
+            t0,
+            last_frame,
+            ACC,
         )
         trouble |= tl.where(bad != 0, NOT_FINITE_SEEN, 0)
-    if i0 + 32 > L:
+    if (i0 + 32 > L) & (last_frame == T):
         tl.store(ends + tl.zeros([32], tl.int32), v_label.to(tl.float64), mask=i == L - 1)
         tl.store(ends + tl.full([32], 1, tl.int32), v_blank.to(tl.float64), mask=i == L)
     return trouble
@@ -353,7 +403,7 @@ def ctc_forward_kernel(
         if strip < strips_of(L):
             own = entry_of(table, pitch_of_table, b, STRIPS) + strip
             share = entry_of(table, pitch_of_table, b, BITS) + strip.to(tl.int64) * chunks_of_strip(T, L) * 32
-            wrong = _strip(
+            wrong = strip_forward(
                 log_probs + entry_of(table, pitch_of_table, b, LOG_PROBS),
                 entry_of(table, pitch_of_table, b, PITCH),
                 entry_of(table, pitch_of_table, b, BLANK),
@@ -372,7 +422,13 @@ def ctc_forward_kernel(
                 bits + share * 3,
                 moved + share,
                 ends + 2 * b,
+                ends,
+                0,
+                0,
+                0,
                 ACC,
                 STEP,
+                WINDOW=False,
+                KEEP=True,
             )
             tl.store(trouble + own, wrong)

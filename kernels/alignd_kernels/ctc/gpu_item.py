@@ -96,6 +96,27 @@ def frames_of_border(T, L):
 
 
 @triton.jit
+def strip_of(L, pair):
+    """That of a pair ≥ 0."""
+    return (pair - left_of_strip(L, 0)) // 32
+
+
+@triton.jit
+def first_strip_of_window(L, state, count):
+    """Of the `count` strips whose last one holds `state`, from the left; see `gpu_window`."""
+    return tl.maximum(strip_of(L, state // 2) + 1 - count, 0)
+
+
+@triton.jit
+def place_in_window(L, pair, chunk, first_strip, first_chunk, chunks):
+    """`place_of`, in the back-pointers of a window of strips and chunks."""
+    position = pair - left_of_strip(L, first_strip)
+    row = chunk - first_chunk
+    known = (pair >= 0) & (position >= 0) & (row >= 0) & (row < chunks)
+    return (position // 32).to(tl.int64) * chunks + row, position % 32, known
+
+
+@triton.jit
 def place_of(T, L, pair, chunk):
     """Where in the item's part of the back-pointers a pair and a chunk are: the line of 32 pairs, the entry in it, and
     whether there is one."""

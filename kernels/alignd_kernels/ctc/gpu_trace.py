@@ -25,6 +25,7 @@ from alignd_kernels.ctc.gpu_item import (
     STRIPS,
     entry_of,
     first_frame,
+    place_in_window,
     place_of,
     room_of,
     strips_of,
@@ -72,16 +73,42 @@ def _trouble_of(trouble, strips):
 
 
 @triton.jit
-def _before(moved, T, L, state, chunk):
+def _place(T, L, pair, chunk, window, WINDOW: tl.constexpr):
+    """See `place_of`; with WINDOW, `place_in_window`."""
+    if WINDOW:
+        line, position, known = place_in_window(L, pair, chunk, window[0], window[1], window[2])
+    else:
+        line, position, known = place_of(T, L, pair, chunk)
+    return line, position, known
+
+
+@triton.jit
+def before_chunk(moved, T, L, state, chunk, window, WINDOW: tl.constexpr):
     """The state before a chunk of the path that ends it in `state`."""
-    line, position, known = place_of(T, L, state // 2, chunk)
+    line, position, known = _place(T, L, state // 2, chunk, window, WINDOW)
     distances = tl.load(moved + line * 32 + position, mask=known, other=0).to(tl.int32)
     return state - tl.where(state % 2 == 1, distances >> 8, distances & 0xFF)
 
 
 @triton.jit
-def _chunk(
-    log_probs, pitch, blank, labels, wild, star, T, L, bits, chunk, state, durations, paths, frame_scores, on_path
+def follow_chunk(
+    log_probs,
+    pitch,
+    blank,
+    labels,
+    wild,
+    star,
+    T,
+    L,
+    bits,
+    chunk,
+    state,
+    durations,
+    paths,
+    frame_scores,
+    on_path,
+    window,
+    WINDOW: tl.constexpr,
 ):
     """Follow the moves back from `state` in the last frame of a chunk: they pass at most 32 pairs.
 
@@ -98,7 +125,7 @@ def _chunk(
     pair = tl.zeros([32], tl.int32) + top  # uniform, as is the next one
     label = tl.zeros([32], tl.int32) + state % 2
     # A thread holds the words of one pair: moves are then read by shuffles.
-    line, position, known = place_of(T, L, top - lane, chunk)
+    line, position, known = _place(T, L, top - lane, chunk, window, WINDOW)
     words = bits + line * 96 + position
     blank_moves = tl.load(words, mask=known, other=0)
     early_moves = tl.load(words + 32, mask=known, other=0)
@@ -133,6 +160,21 @@ def _chunk(
         tl.store(on_path + t, x, mask=t >= 0)
     tl.atomic_add(durations + path // 2, tl.full([32], 1, tl.int32), mask=on_label, sem="relaxed")
     return tl.max(pair, 0)
+
+
+@triton.jit
+def status_of(checked, trouble, ends, b, table, pitch_of_table, L):
+    """Of item b, when all its strips have ended; and the state in which its path ends."""
+    status = tl.load(checked + b)
+    label_end = tl.load(ends + 2 * b)
+    blank_end = tl.load(ends + 2 * b + 1)
+    if status == OK:
+        wrong = _trouble_of(trouble + entry_of(table, pitch_of_table, b, STRIPS), strips_of(L))
+        best = tl.where(label_end >= blank_end, label_end, blank_end)
+        status = tl.where(tl.abs(best) < float("inf"), status, NO_FINITE_PATH)
+        status = tl.where((wrong & NOT_FINITE_SEEN) != 0, NOT_FINITE, status)
+        status = tl.where((wrong & NOT_HANDED_OVER) != 0, INTERNAL, status)
+    return uniform(status), tl.where(label_end >= blank_end, 2 * L - 1, 2 * L)
 
 
 @triton.jit(
@@ -197,23 +239,14 @@ def ctc_trace_kernel(
     """
     b = tl.program_id(0) % items
     group = tl.program_id(0) // items
-    status = tl.load(checked + b)
     frame_begin = entry_of(table, pitch_of_table, b, PATHS)
     frame_room = room_of(table, pitch_of_table, b, PATHS)
     paths += frame_begin
     frame_scores += frame_begin
     on_path += frame_begin
-    label_end = tl.load(ends + 2 * b)
-    blank_end = tl.load(ends + 2 * b + 1)
     L = tl.load(target_lengths + b).to(tl.int32)
     T = tl.load(frames + b).to(tl.int32)
-    if status == OK:
-        wrong = _trouble_of(trouble + entry_of(table, pitch_of_table, b, STRIPS), strips_of(L))
-        best = tl.where(label_end >= blank_end, label_end, blank_end)
-        status = tl.where(tl.abs(best) < float("inf"), status, NO_FINITE_PATH)
-        status = tl.where((wrong & NOT_FINITE_SEEN) != 0, NOT_FINITE, status)
-        status = tl.where((wrong & NOT_HANDED_OVER) != 0, INTERNAL, status)
-    status = uniform(status)
+    status, last = status_of(checked, trouble, ends, b, table, pitch_of_table, L)
     chunks = tl.where(status == OK, tl.cdiv(T, 32), 0)
     begin = group * CHUNKS_PER_PROGRAM
     if begin < chunks:
@@ -229,13 +262,13 @@ def ctc_trace_kernel(
         bits += bits_begin * 3
         moved += bits_begin
         end = tl.minimum(begin + CHUNKS_PER_PROGRAM, chunks)
-        state = tl.where(label_end >= blank_end, 2 * L - 1, 2 * L)
+        state = last
         for back in range(chunks - end):
-            state = _before(moved, T, L, state, chunks - 1 - back)
+            state = before_chunk(moved, T, L, state, chunks - 1 - back, (0, 0, 0), False)
         start = state
         for back in range(end - begin):
             chunk = end - 1 - back
-            start = _chunk(
+            start = follow_chunk(
                 log_probs,
                 pitch,
                 blank,
@@ -251,8 +284,10 @@ def ctc_trace_kernel(
                 paths,
                 frame_scores,
                 on_path,
+                (0, 0, 0),
+                False,
             )
-            state = _before(moved, T, L, state, chunk)
+            state = before_chunk(moved, T, L, state, chunk, (0, 0, 0), False)
         if (group == 0) & (start != 0):
             tl.atomic_add(arrivals + b, BROKEN, sem="relaxed")
         arrived = arrive(arrivals + b)

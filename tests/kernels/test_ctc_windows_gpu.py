@@ -1,0 +1,121 @@
+"""CTC items that are too long for all of their back-pointers, by Triton: interpreted, or for real with `-m gpu`."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+pytest.importorskip("torch")
+pytest.importorskip("triton")
+
+from kernels.gpu_support import examples, garbage_in_new_memory, on_each_device
+from kernels.strategies import check_ctc, ctc_batch, ctc_batches, dyadic, normal, random_targets, same_results
+
+from alignd_kernels.ctc import gpu, gpu_long
+from alignd_kernels.ctc.batch import STAR_MAX, CtcBatch
+from alignd_kernels.dtypes import DType
+from alignd_kernels.status import Status
+
+pytestmark = pytest.mark.filterwarnings("ignore:(invalid value|overflow) encountered:RuntimeWarning")
+
+SETTINGS = settings(max_examples=examples(6), deadline=None, derandomize=True)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def garbage() -> Iterator[None]:
+    with garbage_in_new_memory():
+        yield
+
+
+@contextmanager
+def windows(chunks: int, kept_bytes: int = 0) -> Iterator[None]:
+    """Of so many chunks, for all items whose back-pointers and borders take more than `kept_bytes`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gpu, "KEPT_BYTES", kept_bytes)
+        patch.setattr(gpu_long, "WINDOW_CHUNKS", chunks)
+        yield
+
+
+def item(labels: int, spare: int, seed: int, vocabulary: int = 6) -> tuple[np.ndarray, np.ndarray, int, float]:
+    """With ties, repeats and stars, and `spare` frames more than it needs."""
+    rng = np.random.default_rng(seed)
+    targets = random_targets(rng, labels, vocabulary, 2)
+    frames = labels + int(np.count_nonzero(targets[1:] == targets[:-1])) + spare
+    return dyadic(rng, (frames, vocabulary)), targets, 2, STAR_MAX
+
+
+@on_each_device
+@pytest.mark.parametrize("chunks", [1, 2])
+@SETTINGS
+@given(batch=ctc_batches(max_items=3))
+def test_equals_the_reference(device: str, chunks: int, batch: CtcBatch) -> None:
+    with windows(chunks):
+        check_ctc(batch, gpu.align(batch, device))
+
+
+@on_each_device
+@SETTINGS
+@given(batch=ctc_batches(max_labels=70, max_spare=70, max_items=1))
+def test_equals_the_reference_over_several_strips_and_windows(device: str, batch: CtcBatch) -> None:
+    with windows(1):
+        check_ctc(batch, gpu.align(batch, device))
+
+
+@on_each_device
+@pytest.mark.parametrize(("dtype", "chunks"), [(DType.FLOAT32, 1), (DType.FLOAT64, 2), (DType.BFLOAT16, 3)])
+def test_paths_that_cross_windows_anyhow(device: str, dtype: DType, chunks: int) -> None:
+    """Straight down (no frames to spare), nearly flat, through the corners of windows and strips."""
+    sizes = [(1, 300), (31, 33), (64, 0), (65, 200), (130, 20)]
+    batch = ctc_batch([item(labels, spare, seed) for seed, (labels, spare) in enumerate(sizes)], dtype)
+    with windows(chunks):
+        check_ctc(batch, gpu.align(batch, device))
+
+
+@on_each_device
+def test_long_items_among_short_ones_and_bad_ones(device: str) -> None:
+    items = [item(3, 5, 0), item(60, 140, 1), (np.zeros((4, 6)), np.array([2], np.int32), 2, 0.0), item(40, 100, 2)]
+    items[3][0][70, :] = np.nan
+    items += [(np.zeros((2, 6)), np.array([1, 1], np.int32), 2, 0.0), item(2, 0, 3)]
+    batch = ctc_batch(items, DType.FLOAT32, padding=1)
+    with windows(2, kept_bytes=14 * 32 * 8):
+        assert gpu._long(batch).tolist() == [False, True, False, True, False, False]
+        result = gpu.align(batch, device)
+    check_ctc(batch, result)
+    assert result.statuses.tolist() == [
+        Status.OK,
+        Status.OK,
+        Status.TARGET_IS_BLANK,
+        Status.NOT_FINITE,
+        Status.TOO_FEW_FRAMES,
+        Status.OK,
+    ]
+
+
+def test_two_hours_take_little_memory() -> None:
+    """T=360,000, L=100,000: 18 GB if all were kept."""
+    one = np.ones(1, np.int64)
+    batch = ctc_batch([item(1, 1, 0)], DType.FLOAT32)
+    long = CtcBatch(
+        **{name: getattr(batch, name) for name in ("log_probs", "dtype", "targets", "blanks", "star_scores")},
+        offsets=one - 1,
+        frames=360_000 * one,
+        vocabulary=32 * one,
+        pitches=32 * one,
+        target_offsets=one - 1,
+        target_lengths=100_000 * one,
+    )
+    assert 2e8 < gpu.scratch_bytes(long)[0] < 4e8
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [DType.FLOAT32, DType.FLOAT16])
+def test_windows_change_nothing(dtype: DType) -> None:
+    rng = np.random.default_rng(4)
+    targets = random_targets(rng, 5_000, 32, 0)
+    batch = ctc_batch([(normal(rng, (20_000, 32)), targets, 0, -1.0)], dtype)
+    whole = gpu.align(batch, "cuda")
+    for chunks in (16, 77, 256):
+        with windows(chunks):
+            same_results(gpu.align(batch, "cuda"), whole)
