@@ -433,7 +433,7 @@ def test_threads_with_streams_of_their_own(client: AlignClient, gpu: str) -> Non
     def work(seed: int) -> None:
         with torch.cuda.stream(torch.cuda.Stream(gpu)):
             together.wait(30)
-            for turn in range(50):
+            for turn in range(20):
                 values = [scores(40, 200 + turn, seed=seed + turn + i).to(gpu, non_blocking=True) * 1 for i in range(8)]
                 check_mas(values, list(client.align_mas(values)))
                 del values  # for the allocator to hand out again
