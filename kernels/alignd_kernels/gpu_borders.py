@@ -37,6 +37,11 @@ class Borders:
     epoch: int = 1
     first_ticket: int = 0
 
+    def suffice(self, words: int, items: int, programs: int) -> bool:
+        """Whether they do for such a launch."""
+        enough = self.words.numel() >= words and self.arrivals.numel() >= items
+        return enough and self.epoch <= MAX_EPOCH and self.first_ticket <= MAX_TICKETS - programs
+
 
 @dataclass(slots=True)
 class _Kept:
@@ -65,10 +70,11 @@ def borders(device: torch.device, words: int, items: int, programs: int) -> Iter
     kept = _kept(device, stream)
     with kept.lock:
         found, kept.borders = kept.borders, None  # what a launch that fails has left is not used again
-        if found is None or found.words.numel() < words or found.arrivals.numel() < items:
-            found = _cleared(device, min(KEPT_WORDS, 2 * words), 2 * items)
-        elif found.epoch > MAX_EPOCH or found.first_ticket > MAX_TICKETS - programs:
-            found = _cleared(device, found.words.numel(), found.arrivals.numel())
+        if found is None or not found.suffice(words, items, programs):
+            before = (0, 0) if found is None else (found.words.numel(), found.arrivals.numel())
+            found = None  # its memory can be had again for the new one
+            words = before[0] if words <= before[0] else min(KEPT_WORDS, 2 * words)
+            found = _cleared(device, words, before[1] if items <= before[1] else 2 * items)
         yield found
         found.epoch += 1
         found.first_ticket += programs

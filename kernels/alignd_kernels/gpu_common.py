@@ -2,6 +2,7 @@
 """What runs the GPU kernels of all families: copies, the launch, timing."""
 
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -148,6 +149,7 @@ class Stopwatch:
         return self._wall[1] - self._wall[0]
 
 
+_compiling = threading.Lock()
 _compiled: dict[tuple[Any, ...], float] = {}
 """Seconds that each variant of a kernel took to compile, or to load from Triton's cache."""
 
@@ -165,14 +167,27 @@ def launcher(
     options = {**constants, **LAUNCH_OPTIONS}
     variant = (kernel, device, *(arg.dtype for arg in args if isinstance(arg, torch.Tensor)), *constants.values())
     if device.type == "cuda" and variant not in _compiled:
-        begin = time.perf_counter()
-        kernel.warmup(*args, grid=(items,), **options)
-        _compiled[variant] = time.perf_counter() - begin
+        # One thread at a time: Triton gives a kernel that another is just loading without its code.
+        with _compiling:
+            if variant not in _compiled:
+                _compiled[variant] = _load(kernel, args, items, options)
 
     def launch() -> None:
         kernel[(items,)](*args, **options)
 
     return launch
+
+
+def _load(kernel: Any, args: Sequence[object], items: int, options: dict[str, object]) -> float:
+    """Seconds that it took to compile the kernel, or find it in Triton's cache, and bring it to the device."""
+    if torch.cuda.is_current_stream_capturing():
+        raise RuntimeError(
+            "kernels cannot be loaded while a graph is captured: call this once before, with scores alike"
+        )
+    begin = time.perf_counter()
+    compiled = kernel.warmup(*args, grid=(items,), **options)
+    _ = compiled.run  # which loads it
+    return time.perf_counter() - begin
 
 
 def with_end(starts: Sequence[Int64Array]) -> Int64Array:

@@ -317,6 +317,26 @@ def test_epochs_start_again(device: str, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @on_each_device
+def test_border_memory_that_has_grown_stays(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many small items and one large one in turns ask for other parts of it."""
+    made: list[tuple[int, int]] = []
+    cleared = gpu_borders._cleared
+
+    def noted(device: torch.device, words: int, items: int) -> gpu_borders.Borders:
+        made.append((words, items))
+        return cleared(device, words, items)
+
+    watched(monkeypatch, really=True)
+    monkeypatch.setattr(gpu_borders, "_cleared", noted)
+    rng = np.random.default_rng(14)
+    for _ in range(3):
+        for shapes in [[(70, 80)], [(2, 3)] * 9]:
+            batch = mas_batch([dyadic(rng, shape) for shape in shapes], DType.FLOAT32)
+            check_mas(batch, gpu.align(batch, device))
+    assert len(made) == 2
+
+
+@on_each_device
 def test_large_borders_are_made_for_one_launch(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu_borders, "KEPT_WORDS", 60)
     batch = mas_batch([dyadic(np.random.default_rng(9), (70, 80))], DType.FLOAT32)

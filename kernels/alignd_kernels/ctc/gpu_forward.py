@@ -264,6 +264,7 @@ def strip_forward(
             low = low_after
             high = high_after
             trouble |= tl.where(missing != 0, NOT_HANDED_OVER, 0)
+            patience = tl.where(missing != 0, 1, patience)  # the item is lost: waste no more time
             # A distance of the chunk before is none in this one; that of a word which never came could be anything.
             distance = tl.where((lane + done == 0) | (missing != 0), 0, distance)
             came_from = 2 * i0 - 1 - distance

@@ -26,7 +26,7 @@ from alignd_kernels.gpu_common import (
 from alignd_kernels.mas import gpu_forward, gpu_trace
 from alignd_kernels.mas.batch import MasBatch, MasResult, row_major
 from alignd_kernels.mas.gpu_forward import mas_forward_kernel
-from alignd_kernels.mas.gpu_item import MAX_PITCH, TOKENS_PER_THREAD
+from alignd_kernels.mas.gpu_item import MAX_CHUNKS, MAX_PITCH, TOKENS_PER_THREAD
 from alignd_kernels.mas.gpu_trace import CHUNKS_PER_PROGRAM, mas_trace_kernel
 from alignd_kernels.ragged import Int64Array, offsets_of
 
@@ -83,9 +83,9 @@ class _Launch(NamedTuple):
         values: of all items.
         tokens, frames: int64 [B].
         table: see `gpu_item`.
-        durations, paths: outputs, not cleared.
-        strips: of the widest item.
-        chunks: of the longest item.
+        durations, paths: outputs, cleared.
+        strips: of the widest item that may have a path.
+        chunks: of the longest one.
         strip_count, word_count, border_count: of all items.
     """
 
@@ -165,10 +165,10 @@ def align(batch: MasBatch, device: torch.device | str, *, paths: bool = False) -
             table_there[-2],
             table_there[-1],
             table_there,
-            torch.empty(durations, dtype=torch.int32, device=device),
-            torch.empty(frames, dtype=torch.int32, device=device),
-            max(1, -(-int(batch.tokens.max()) // width)),
-            max(1, -(-int(batch.frames.max()) // 32)),
+            torch.zeros(durations, dtype=torch.int32, device=device),
+            torch.zeros(frames, dtype=torch.int32, device=device),
+            -(-int(S.max()) // width),
+            min(-(-int(T.max()) // 32), MAX_CHUNKS.value),
             strips,
             words,
             border_words,
@@ -230,10 +230,10 @@ def launch(value: torch.Tensor, tokens: torch.Tensor, frames: torch.Tensor) -> D
             tokens.contiguous(),
             frames.contiguous(),
             table,
-            torch.empty((B, S), dtype=torch.int32, device=device),
-            torch.empty((B, T), dtype=torch.int32, device=device),
+            torch.zeros((B, S), dtype=torch.int32, device=device),
+            torch.zeros((B, T), dtype=torch.int32, device=device),
             strips,
-            max(1, -(-T // 32)),
+            min(max(1, -(-T // 32)), MAX_CHUNKS.value),
             B * strips,
             B * words,
             B * (strips - 1) * T,

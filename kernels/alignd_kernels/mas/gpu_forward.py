@@ -20,7 +20,6 @@ from alignd_kernels.gpu_strips import arrive, columns, draw_ticket, hand_over, t
 from alignd_kernels.mas.gpu_item import (
     BITS,
     BORDERS,
-    DURATIONS,
     MAX_CHUNKS,
     NOT_FINITE_SEEN,
     NOT_HANDED_OVER,
@@ -32,7 +31,6 @@ from alignd_kernels.mas.gpu_item import (
     entry_of,
     first_chunk,
     left_of_strip,
-    room_of,
     status_of_lengths,
 )
 from alignd_kernels.mas.gpu_trace import trace_chunks
@@ -146,7 +144,9 @@ def _strip(
         # A ring: thread 0 takes what enters from its own entry; the rest move up, and thread 31 puts in what leaves.
         ring, ring_moved, missing = take_over(from_left, plane, t_left, needed, epoch, patience, ACC)
         ring = tl.where(s0 + t0 + lane == 0, 0.0, ring)
-        ring_moved = tl.where(lane == 0, 0, ring_moved)  # of a frame of the chunk before: the path has stood there
+        # A distance of the chunk before is none in this one; that of a word which never came could be anything.
+        ring_moved = tl.where((lane == 0) | (missing != 0), 0, ring_moved)
+        patience = tl.where(missing != 0, 1, patience)  # the item is lost: waste no more time
         trouble |= missing * NOT_HANDED_OVER
         # Always the pitch, but the compiler must not know: else it keeps the addresses of all rows in registers.
         step = tl.where(missing > 1, 0, step)
@@ -244,7 +244,7 @@ def mas_forward_kernel(
 ):
     """Scores of all cells, strip by strip: `items` × (strips of the widest item) programs. See `gpu_item` for `table`.
 
-    Writes what `trace_chunks` reads, and zeros into `durations`. With FUSED the strip of an item that ends last goes
+    Writes what `trace_chunks` reads. With FUSED the strip of an item that ends last goes
     on to find its path: for short items, whose way back takes less than a launch.
     """
     W: tl.constexpr = 32 * K
@@ -253,12 +253,6 @@ def mas_forward_kernel(
     strip = ticket // items
     S64 = tl.load(tokens + b)
     T64 = tl.load(frames + b)
-    lane = tl.arange(0, 32)
-    own = durations + entry_of(table, pitch_of_table, b, DURATIONS)
-    room = room_of(table, pitch_of_table, b, DURATIONS)
-    for k in tl.static_range(K):
-        token = strip * W + k * 32 + lane
-        tl.store(own + token, tl.zeros([32], tl.int32), mask=token < room)
     if uniform(status_of_lengths(table, pitch_of_table, b, S64, T64, W)) == OK:
         S = S64.to(tl.int32)
         T = T64.to(tl.int32)

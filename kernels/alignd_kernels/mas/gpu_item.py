@@ -26,7 +26,7 @@ MAX_PITCH = tl.constexpr(2**31 - 1)
 """The kernels multiply it by a row's number as two int32, which is one instruction."""
 
 MAX_CHUNKS = tl.constexpr(2**26)
-"""More than an item has."""
+"""More than an item that is aligned has; so many frames can be counted in int32, a group's first one too."""
 
 NOT_FINITE_SEEN = tl.constexpr(1)
 NOT_HANDED_OVER = tl.constexpr(2)

@@ -14,7 +14,7 @@ def maximum_path_on_gpu(
     """See `maximum_path`; shapes have been checked.
 
     Raises:
-        torch.OutOfMemoryError: the batch's scratch does not fit.
+        MemoryError: the batch's scratch does not fit; torch.OutOfMemoryError, if the path does not.
     """
     same_device([value, mask], ["value", "mask"])
     B, S, T = value.shape

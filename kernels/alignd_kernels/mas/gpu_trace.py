@@ -37,7 +37,6 @@ from alignd_kernels.mas.gpu_item import (
     VALUES,
     entry_of,
     place_of,
-    room_of,
     status_of_lengths,
 )
 
@@ -152,8 +151,8 @@ def trace_chunks(
     """The path of item b in `count` chunks from `begin` on; and its score and status, if all others have ended.
 
     Args:
-        durations: zero at first; added to.
-        paths, scores, statuses: written.
+        durations, paths: zero at first, written.
+        scores, statuses: written.
         bits, moved, best, trouble: what the strips have left.
         arrivals: int32 [items], zero at first, and in the end.
         on_path: scratch, accumulators, as many as paths.
@@ -163,7 +162,6 @@ def trace_chunks(
     T64 = tl.load(frames + b)
     durations += entry_of(table, pitch_of_table, b, DURATIONS)
     paths += entry_of(table, pitch_of_table, b, PATHS)
-    path_room = room_of(table, pitch_of_table, b, PATHS)
     bits_begin = entry_of(table, pitch_of_table, b, BITS)
     on_path += entry_of(table, pitch_of_table, b, PATHS)
     status = _status(table, pitch_of_table, b, S64, T64, best, trouble, W)
@@ -197,9 +195,6 @@ def trace_chunks(
     elif (chunks == 0) & (begin == 0):
         tl.store(scores + b, float("nan"))
         tl.store(statuses + b, status)
-    padding = tl.maximum(begin * 32, tl.where(status == OK, T, 0))
-    end_frame = (tl.full([], 0, tl.int64) + begin + count) * 32
-    fill_zeros(paths + padding, tl.minimum(path_room, end_frame) - padding)
 
 
 @triton.jit(

@@ -16,7 +16,10 @@ from benchmarks.gpu.engine import missing_packages
 from benchmarks.gpu.stages import SKIPPED
 from benchmarks.machine import ROOT
 
-SUITES = {"kernels": ["tests/kernels"], "engine": ["tests/server/test_cuda_engine.py"]}
+SUITES = {
+    "kernels": ["tests/kernels"],
+    "engine": ["tests/server/test_cuda_engine.py", "tests/client/test_device_tensors.py"],
+}
 REHEARSED = {"kernels": ["tests/kernels/test_gpu_repeats.py"], "engine": SUITES["engine"]}
 """The others run in the interpreter with `make test`, and take longer than a rehearsal may."""
 
