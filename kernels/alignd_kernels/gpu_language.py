@@ -46,6 +46,18 @@ memory; longer steps need more registers, and Triton's compiler time beyond prop
 
 
 @triton.jit
+def entry_of(table, pitch_of_table, b, ROW: tl.constexpr):
+    """Of item b: `table` has rows of int64 [items + 1]."""
+    return tl.load(table + ROW * pitch_of_table + b)
+
+
+@triton.jit
+def room_of(table, pitch_of_table, b, ROW: tl.constexpr):
+    """How much of an array is item b's, where the row tells where each one's part begins."""
+    return tl.load(table + ROW * pitch_of_table + b + 1) - tl.load(table + ROW * pitch_of_table + b)
+
+
+@triton.jit
 def within(t, first, span):
     """Whether first ≤ t ≤ first + span: one comparison, since a negative difference is a huge unsigned number."""
     return (t - first).to(tl.uint32, bitcast=True) <= span.to(tl.uint32, bitcast=True)

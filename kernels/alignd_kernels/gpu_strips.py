@@ -26,6 +26,13 @@ import triton.language as tl
 TAG_BITS = tl.constexpr(7)
 """Of a tag's 32 bits, for the distance from where the path stood before the chunk: ≤ 64 states."""
 
+NOT_FINITE_SEEN = tl.constexpr(1)
+NOT_HANDED_OVER = tl.constexpr(2)
+"""What can go wrong in a strip."""
+
+BROKEN = tl.constexpr(1 << 28)
+"""Added to an item's arrivals, which are fewer, when its path does not begin where paths do."""
+
 MAX_DISTANCE = tl.constexpr(2**7 - 1)
 
 MAX_EPOCH = 2**24 - 1
@@ -45,6 +52,17 @@ def arrive(counter):
     arrived = tl.atomic_add(counter, 1, sem="acq_rel")
     tl.debug_barrier()
     return arrived
+
+
+@triton.jit
+def trouble_of(trouble, strips):
+    """What went wrong in any strip."""
+    lane = tl.arange(0, 32)
+    seen = tl.zeros([32], tl.int32)
+    for start in range(0, strips, 32):
+        seen |= tl.load(trouble + start + lane, mask=lane < strips - start, other=0)
+    not_finite = tl.max(seen & NOT_FINITE_SEEN, 0)
+    return not_finite | tl.max(seen & NOT_HANDED_OVER, 0)
 
 
 @triton.jit

@@ -28,23 +28,20 @@ from alignd_kernels.ctc.gpu_item import (
     BORDERS,
     LABELS,
     LOG_PROBS,
-    NOT_FINITE_SEEN,
-    NOT_HANDED_OVER,
     PATHS,
     PITCH,
     STAR,
     STRIPS,
     chunk_of,
     chunks_of_strip,
-    entry_of,
     first_frame,
     frames_of_border,
     left_of_strip,
     strips_of,
 )
 from alignd_kernels.dtypes import DType
-from alignd_kernels.gpu_language import OK, accumulator_in_kernel, uniform, widen, within
-from alignd_kernels.gpu_strips import draw_ticket, hand_over, look, look_again
+from alignd_kernels.gpu_language import OK, accumulator_in_kernel, entry_of, uniform, widen, within
+from alignd_kernels.gpu_strips import NOT_FINITE_SEEN, NOT_HANDED_OVER, draw_ticket, hand_over, look, look_again
 
 STEP: Final = 16
 """Frames between two looks at the border, half a chunk: shorter steps follow the strip on the left more closely, but

@@ -46,19 +46,6 @@ NO_LABEL = tl.constexpr(-2)
 MAX_PITCH = tl.constexpr(2**28 - 1)
 """In bytes, a strip multiplies it by a row's number as two int32, which is one instruction."""
 
-NOT_FINITE_SEEN = tl.constexpr(1)
-NOT_HANDED_OVER = tl.constexpr(2)
-
-
-@triton.jit
-def entry_of(table, pitch_of_table, b, ROW: tl.constexpr):
-    return tl.load(table + ROW * pitch_of_table + b)
-
-
-@triton.jit
-def room_of(table, pitch_of_table, b, ROW: tl.constexpr):
-    return tl.load(table + ROW * pitch_of_table + b + 1) - tl.load(table + ROW * pitch_of_table + b)
-
 
 @triton.jit
 def strips_of(L):

@@ -16,17 +16,14 @@ from alignd_kernels.ctc.gpu_item import (
     LOG_PROBS,
     MAX_PITCH,
     NO_LABEL,
-    NOT_HANDED_OVER,
     PATHS,
     PITCH,
     STAR,
     STRIPS,
     TARGETS,
     chunks_of_strip,
-    entry_of,
     frames_of_border,
     left_of_strip,
-    room_of,
     strips_of,
 )
 from alignd_kernels.dtypes import DType
@@ -40,10 +37,13 @@ from alignd_kernels.gpu_language import (
     TARGET_OUT_OF_RANGE,
     TOO_FEW_FRAMES,
     accumulator_in_kernel,
+    entry_of,
     fill_zeros,
+    room_of,
     uniform,
     widen,
 )
+from alignd_kernels.gpu_strips import NOT_HANDED_OVER
 
 FRAMES_PER_PROGRAM: Final = 128
 """Of the star's log-probs, a multiple of 32."""

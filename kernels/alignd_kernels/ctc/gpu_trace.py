@@ -17,17 +17,13 @@ from alignd_kernels.ctc.gpu_item import (
     BLANK,
     LABELS,
     LOG_PROBS,
-    NOT_FINITE_SEEN,
-    NOT_HANDED_OVER,
     PATHS,
     PITCH,
     STAR,
     STRIPS,
-    entry_of,
     first_frame,
     place_in_window,
     place_of,
-    room_of,
     strips_of,
 )
 from alignd_kernels.dtypes import DType
@@ -37,18 +33,17 @@ from alignd_kernels.gpu_language import (
     NOT_FINITE,
     OK,
     accumulator_in_kernel,
+    entry_of,
     fill_zeros,
+    room_of,
     sum_in_order,
     uniform,
     widen,
 )
-from alignd_kernels.gpu_strips import arrive
+from alignd_kernels.gpu_strips import BROKEN, NOT_FINITE_SEEN, NOT_HANDED_OVER, arrive, trouble_of
 
 CHUNKS_PER_PROGRAM: Final = 4
 """Each takes about as long as the way there from ten chunks off."""
-
-BROKEN = tl.constexpr(1 << 28)
-"""Added to an item's arrivals, which are fewer, when its path does not begin in pair 0."""
 
 
 def constants(dtype: DType) -> dict[str, object]:
@@ -59,17 +54,6 @@ def constants(dtype: DType) -> dict[str, object]:
 def variants(dtype: DType) -> list[dict[str, object]]:
     """All that are ever launched for scores of this type."""
     return [constants(dtype)]
-
-
-@triton.jit
-def _trouble_of(trouble, strips):
-    """What went wrong in any strip."""
-    lane = tl.arange(0, 32)
-    seen = tl.zeros([32], tl.int32)
-    for start in range(0, strips, 32):
-        seen |= tl.load(trouble + start + lane, mask=lane < strips - start, other=0)
-    not_finite = tl.max(seen & NOT_FINITE_SEEN, 0)
-    return not_finite | tl.max(seen & NOT_HANDED_OVER, 0)
 
 
 @triton.jit
@@ -169,7 +153,7 @@ def status_of(checked, trouble, ends, b, table, pitch_of_table, L):
     label_end = tl.load(ends + 2 * b)
     blank_end = tl.load(ends + 2 * b + 1)
     if status == OK:
-        wrong = _trouble_of(trouble + entry_of(table, pitch_of_table, b, STRIPS), strips_of(L))
+        wrong = trouble_of(trouble + entry_of(table, pitch_of_table, b, STRIPS), strips_of(L))
         best = tl.where(label_end >= blank_end, label_end, blank_end)
         status = tl.where(tl.abs(best) < float("inf"), status, NO_FINITE_PATH)
         status = tl.where((wrong & NOT_FINITE_SEEN) != 0, NOT_FINITE, status)

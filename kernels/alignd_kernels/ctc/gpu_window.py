@@ -13,19 +13,9 @@ import triton
 import triton.language as tl
 
 from alignd_kernels.ctc.gpu_forward import STEP, strip_forward
-from alignd_kernels.ctc.gpu_item import (
-    BLANK,
-    LABELS,
-    LOG_PROBS,
-    PATHS,
-    PITCH,
-    STRIPS,
-    entry_of,
-    first_strip_of_window,
-    strips_of,
-)
+from alignd_kernels.ctc.gpu_item import BLANK, LABELS, LOG_PROBS, PATHS, PITCH, STRIPS, first_strip_of_window, strips_of
 from alignd_kernels.dtypes import DType
-from alignd_kernels.gpu_language import OK, accumulator_in_kernel, uniform
+from alignd_kernels.gpu_language import OK, accumulator_in_kernel, entry_of, uniform
 from alignd_kernels.gpu_strips import draw_ticket
 
 

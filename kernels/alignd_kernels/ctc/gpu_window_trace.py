@@ -5,11 +5,11 @@
 import triton
 import triton.language as tl
 
-from alignd_kernels.ctc.gpu_item import BLANK, LABELS, LOG_PROBS, PITCH, entry_of, first_strip_of_window
-from alignd_kernels.ctc.gpu_trace import BROKEN, before_chunk, constants, follow_chunk, status_of
+from alignd_kernels.ctc.gpu_item import BLANK, LABELS, LOG_PROBS, PITCH, first_strip_of_window
+from alignd_kernels.ctc.gpu_trace import before_chunk, constants, follow_chunk, status_of
 from alignd_kernels.dtypes import DType
-from alignd_kernels.gpu_language import INTERNAL, OK, fill_zeros, sum_in_order
-from alignd_kernels.gpu_strips import arrive
+from alignd_kernels.gpu_language import INTERNAL, OK, entry_of, fill_zeros, sum_in_order
+from alignd_kernels.gpu_strips import BROKEN, arrive
 
 
 def variants(dtype: DType) -> list[dict[str, object]]:

@@ -15,20 +15,25 @@ import triton
 import triton.language as tl
 
 from alignd_kernels.dtypes import DType
-from alignd_kernels.gpu_language import OK, accumulator_in_kernel, uniform, widen, within
-from alignd_kernels.gpu_strips import arrive, columns, draw_ticket, hand_over, take_over
+from alignd_kernels.gpu_language import OK, accumulator_in_kernel, entry_of, uniform, widen, within
+from alignd_kernels.gpu_strips import (
+    NOT_FINITE_SEEN,
+    NOT_HANDED_OVER,
+    arrive,
+    columns,
+    draw_ticket,
+    hand_over,
+    take_over,
+)
 from alignd_kernels.mas.gpu_item import (
     BITS,
     BORDERS,
     MAX_CHUNKS,
-    NOT_FINITE_SEEN,
-    NOT_HANDED_OVER,
     PITCH,
     STRIPS,
     TOKENS_PER_THREAD,
     VALUES,
     chunks_of_strip,
-    entry_of,
     first_chunk,
     left_of_strip,
     status_of_lengths,

@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 
 from alignd_kernels.dtypes import DType
-from alignd_kernels.gpu_language import EMPTY, INTERNAL, MAX_FRAMES, OK, TOO_FEW_FRAMES
+from alignd_kernels.gpu_language import EMPTY, INTERNAL, MAX_FRAMES, OK, TOO_FEW_FRAMES, entry_of, room_of
 
 ROWS: Final = ("values", "pitch", "durations", "bits", "borders", "strips", "paths")
 """Index of cell (0, 0), and elements from a token's row to the next; begin of the item's part of durations; of back-
@@ -27,19 +27,6 @@ MAX_PITCH = tl.constexpr(2**31 - 1)
 
 MAX_CHUNKS = tl.constexpr(2**26)
 """More than an item that is aligned has; so many frames can be counted in int32, a group's first one too."""
-
-NOT_FINITE_SEEN = tl.constexpr(1)
-NOT_HANDED_OVER = tl.constexpr(2)
-
-
-@triton.jit
-def entry_of(table, pitch_of_table, b, ROW: tl.constexpr):
-    return tl.load(table + ROW * pitch_of_table + b)
-
-
-@triton.jit
-def room_of(table, pitch_of_table, b, ROW: tl.constexpr):
-    return tl.load(table + ROW * pitch_of_table + b + 1) - tl.load(table + ROW * pitch_of_table + b)
 
 
 @triton.jit

@@ -19,32 +19,27 @@ from alignd_kernels.gpu_language import (
     NOT_FINITE,
     OK,
     accumulator_in_kernel,
+    entry_of,
     fill_zeros,
     sum_in_order,
     uniform,
     widen,
 )
-from alignd_kernels.gpu_strips import arrive
+from alignd_kernels.gpu_strips import BROKEN, NOT_FINITE_SEEN, NOT_HANDED_OVER, arrive, trouble_of
 from alignd_kernels.mas.gpu_item import (
     BITS,
     DURATIONS,
-    NOT_FINITE_SEEN,
-    NOT_HANDED_OVER,
     PATHS,
     PITCH,
     STRIPS,
     TOKENS_PER_THREAD,
     VALUES,
-    entry_of,
     place_of,
     status_of_lengths,
 )
 
 CHUNKS_PER_PROGRAM: Final = 4
 """Each takes about as long as the way there from ten chunks off."""
-
-BROKEN = tl.constexpr(1 << 28)
-"""Added to an item's arrivals, which are fewer, when its path does not begin in token 0."""
 
 
 def constants(dtype: DType) -> dict[str, object]:
@@ -56,17 +51,6 @@ def constants(dtype: DType) -> dict[str, object]:
 def variants(dtype: DType) -> list[dict[str, object]]:
     """All that are ever launched for scores of this type."""
     return [constants(dtype)]
-
-
-@triton.jit
-def _trouble_of(trouble, strips):
-    """What went wrong in any strip."""
-    lane = tl.arange(0, 32)
-    seen = tl.zeros([32], tl.int32)
-    for start in range(0, strips, 32):
-        seen |= tl.load(trouble + start + lane, mask=lane < strips - start, other=0)
-    not_finite = tl.max(seen & NOT_FINITE_SEEN, 0)
-    return not_finite | tl.max(seen & NOT_HANDED_OVER, 0)
 
 
 @triton.jit
@@ -118,7 +102,7 @@ def _status(table, pitch_of_table, b, tokens, frames, best, trouble, W: tl.const
     """Of item b, when all its strips have ended."""
     status = status_of_lengths(table, pitch_of_table, b, tokens, frames, W)
     if status == OK:
-        wrong = _trouble_of(trouble + entry_of(table, pitch_of_table, b, STRIPS), tl.cdiv(tokens, W).to(tl.int32))
+        wrong = trouble_of(trouble + entry_of(table, pitch_of_table, b, STRIPS), tl.cdiv(tokens, W).to(tl.int32))
         status = tl.where(tl.abs(tl.load(best + b)) < float("inf"), status, NO_FINITE_PATH)
         status = tl.where((wrong & NOT_FINITE_SEEN) != 0, NOT_FINITE, status)
         status = tl.where((wrong & NOT_HANDED_OVER) != 0, INTERNAL, status)
