@@ -9,7 +9,9 @@ makes it visible: PTX orders the accesses of the threads of a block that meet in
 orders. The interpreter runs a program's operations one after another and would not notice a missing one.
 """
 
-from typing import Final
+import inspect
+from collections.abc import Callable
+from typing import Any, Final
 
 import triton
 import triton.language as tl
@@ -43,6 +45,14 @@ LAUNCH_OPTIONS: Final = {
 STEP: Final = 8
 """Frames that a kernel's loop takes at a time. Two such steps are loaded ahead, which takes about as long as a trip to
 memory; longer steps need more registers, and Triton's compiler time beyond proportion."""
+
+
+def kernel(function: Callable[..., None]) -> Any:
+    """`triton.jit` for what is launched: compiled for its constants and the tensors' element types alone. Otherwise an
+    argument that is 1, or a multiple of 16, or a tensor that begins at one, would each be a variant of its own,
+    compiled when a request first brings it."""
+    given = [name for name, one in inspect.signature(function).parameters.items() if one.annotation is not tl.constexpr]
+    return triton.jit(do_not_specialize=given, do_not_specialize_on_alignment=given)(function)
 
 
 @triton.jit

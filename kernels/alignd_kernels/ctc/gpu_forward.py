@@ -40,7 +40,7 @@ from alignd_kernels.ctc.gpu_item import (
     strips_of,
 )
 from alignd_kernels.dtypes import DType
-from alignd_kernels.gpu_language import OK, accumulator_in_kernel, entry_of, uniform, widen, within
+from alignd_kernels.gpu_language import OK, accumulator_in_kernel, entry_of, kernel, uniform, widen, within
 from alignd_kernels.gpu_strips import NOT_FINITE_SEEN, NOT_HANDED_OVER, draw_ticket, hand_over, look, look_again
 
 STEP: Final = 16
@@ -343,26 +343,7 @@ def strip_forward(
     return trouble
 
 
-@triton.jit(
-    do_not_specialize=["pitch_of_table", "items", "first_ticket", "epoch", "plane", "patience"],
-    do_not_specialize_on_alignment=[
-        "log_probs",
-        "target_lengths",
-        "frames",
-        "table",
-        "star_scores",
-        "labels",
-        "wild",
-        "repeats",
-        "trouble",
-        "checked",
-        "borders",
-        "tickets",
-        "bits",
-        "moved",
-        "ends",
-    ],
-)
+@kernel
 def ctc_forward_kernel(
     log_probs,
     target_lengths,

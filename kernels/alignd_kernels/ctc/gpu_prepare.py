@@ -39,6 +39,7 @@ from alignd_kernels.gpu_language import (
     accumulator_in_kernel,
     entry_of,
     fill_zeros,
+    kernel,
     room_of,
     uniform,
     widen,
@@ -142,23 +143,7 @@ def _fill_wild(log_probs, pitch, begin, T, V, blank, wild, ACC: tl.constexpr):
     tl.store(wild + begin + lane, _narrow(tl.max(best, 1), wild.dtype.element_ty), mask=begin + lane < T)
 
 
-@triton.jit(
-    do_not_specialize=["pitch_of_table", "items", "target_words"],
-    do_not_specialize_on_alignment=[
-        "log_probs",
-        "targets",
-        "target_lengths",
-        "frames",
-        "table",
-        "star_scores",
-        "labels",
-        "wild",
-        "repeats",
-        "trouble",
-        "checked",
-        "durations",
-    ],
-)
+@kernel
 def ctc_prepare_kernel(
     log_probs,
     targets,

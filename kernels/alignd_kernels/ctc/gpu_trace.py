@@ -35,6 +35,7 @@ from alignd_kernels.gpu_language import (
     accumulator_in_kernel,
     entry_of,
     fill_zeros,
+    kernel,
     room_of,
     sum_in_order,
     uniform,
@@ -161,31 +162,7 @@ def status_of(checked, trouble, ends, b, table, pitch_of_table, L):
     return uniform(status), tl.where(label_end >= blank_end, 2 * L - 1, 2 * L)
 
 
-@triton.jit(
-    do_not_specialize=["pitch_of_table", "items"],
-    do_not_specialize_on_alignment=[
-        "log_probs",
-        "target_lengths",
-        "frames",
-        "table",
-        "star_scores",
-        "labels",
-        "wild",
-        "repeats",
-        "trouble",
-        "checked",
-        "bits",
-        "moved",
-        "ends",
-        "arrivals",
-        "on_path",
-        "paths",
-        "durations",
-        "frame_scores",
-        "scores",
-        "statuses",
-    ],
-)
+@kernel
 def ctc_trace_kernel(
     log_probs,
     target_lengths,

@@ -9,13 +9,12 @@ only in the strips from which the path can have come: it passes at most one pair
 on its left reaches no state of the path. The result is the same to the bit.
 """
 
-import triton
 import triton.language as tl
 
 from alignd_kernels.ctc.gpu_forward import STEP, strip_forward
 from alignd_kernels.ctc.gpu_item import BLANK, LABELS, LOG_PROBS, PATHS, PITCH, STRIPS, first_strip_of_window, strips_of
 from alignd_kernels.dtypes import DType
-from alignd_kernels.gpu_language import OK, accumulator_in_kernel, entry_of, uniform
+from alignd_kernels.gpu_language import OK, accumulator_in_kernel, entry_of, kernel, uniform
 from alignd_kernels.gpu_strips import draw_ticket
 
 
@@ -29,28 +28,7 @@ def variants(dtype: DType) -> list[dict[str, object]]:
     return [constants(dtype, keep) for keep in (False, True)]
 
 
-@triton.jit(
-    do_not_specialize=["pitch_of_table", "first_ticket", "epoch", "plane", "patience", "window", "chunks", "count"],
-    do_not_specialize_on_alignment=[
-        "log_probs",
-        "target_lengths",
-        "frames",
-        "table",
-        "star_scores",
-        "labels",
-        "wild",
-        "repeats",
-        "trouble",
-        "checked",
-        "borders",
-        "tickets",
-        "bits",
-        "moved",
-        "ends",
-        "kept",
-        "states",
-    ],
-)
+@kernel
 def ctc_window_kernel(
     log_probs,
     target_lengths,

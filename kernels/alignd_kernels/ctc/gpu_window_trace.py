@@ -2,13 +2,12 @@
 # mypy: disable-error-code="assignment, misc"
 """CTC forced alignment of one long item on a GPU, back through one window of its frames. See `gpu_window`."""
 
-import triton
 import triton.language as tl
 
 from alignd_kernels.ctc.gpu_item import BLANK, LABELS, LOG_PROBS, PITCH, first_strip_of_window
 from alignd_kernels.ctc.gpu_trace import before_chunk, constants, follow_chunk, status_of
 from alignd_kernels.dtypes import DType
-from alignd_kernels.gpu_language import INTERNAL, OK, entry_of, fill_zeros, sum_in_order
+from alignd_kernels.gpu_language import INTERNAL, OK, entry_of, fill_zeros, kernel, sum_in_order
 from alignd_kernels.gpu_strips import BROKEN, arrive
 
 
@@ -17,31 +16,7 @@ def variants(dtype: DType) -> list[dict[str, object]]:
     return [constants(dtype)]
 
 
-@triton.jit(
-    do_not_specialize=["pitch_of_table", "window", "chunks", "count"],
-    do_not_specialize_on_alignment=[
-        "log_probs",
-        "target_lengths",
-        "frames",
-        "table",
-        "star_scores",
-        "labels",
-        "wild",
-        "trouble",
-        "checked",
-        "bits",
-        "moved",
-        "ends",
-        "states",
-        "arrivals",
-        "on_path",
-        "paths",
-        "durations",
-        "frame_scores",
-        "scores",
-        "statuses",
-    ],
-)
+@kernel
 def ctc_window_trace_kernel(
     log_probs,
     target_lengths,

@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 
 from alignd_kernels.dtypes import DType
-from alignd_kernels.gpu_language import OK, accumulator_in_kernel, entry_of, uniform, widen, within
+from alignd_kernels.gpu_language import OK, accumulator_in_kernel, entry_of, kernel, uniform, widen, within
 from alignd_kernels.gpu_strips import (
     NOT_FINITE_SEEN,
     NOT_HANDED_OVER,
@@ -199,27 +199,7 @@ def _strip(
     return end_score, trouble
 
 
-@triton.jit(
-    do_not_specialize=["pitch_of_table", "items", "first_ticket", "epoch", "plane", "patience"],
-    do_not_specialize_on_alignment=[
-        "values",
-        "tokens",
-        "frames",
-        "table",
-        "durations",
-        "borders",
-        "tickets",
-        "bits",
-        "moved",
-        "best",
-        "trouble",
-        "arrivals",
-        "paths",
-        "scores",
-        "statuses",
-        "on_path",
-    ],
-)
+@kernel
 def mas_forward_kernel(
     values,
     tokens,

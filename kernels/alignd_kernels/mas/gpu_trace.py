@@ -21,6 +21,7 @@ from alignd_kernels.gpu_language import (
     accumulator_in_kernel,
     entry_of,
     fill_zeros,
+    kernel,
     sum_in_order,
     uniform,
     widen,
@@ -181,25 +182,7 @@ def trace_chunks(
         tl.store(statuses + b, status)
 
 
-@triton.jit(
-    do_not_specialize=["pitch_of_table", "items"],
-    do_not_specialize_on_alignment=[
-        "values",
-        "tokens",
-        "frames",
-        "table",
-        "durations",
-        "bits",
-        "moved",
-        "best",
-        "trouble",
-        "arrivals",
-        "paths",
-        "scores",
-        "statuses",
-        "on_path",
-    ],
-)
+@kernel
 def mas_trace_kernel(
     values,
     tokens,
