@@ -1,4 +1,4 @@
-"""Compile the Triton kernels without a GPU and say what came out: python ahead_of_time.py FAMILY COMPUTE_CAPABILITY.
+"""Compile the Triton kernels without a GPU and say what came out: python ahead_of_time.py FAMILY CAPABILITY [DTYPE …].
 
 One line of JSON for each kernel and type of scores. To be run without TRITON_INTERPRET.
 """
@@ -153,6 +153,6 @@ if __name__ == "__main__":
     from alignd_kernels.dtypes import DType
 
     for each in KERNELS[sys.argv[1]]:
-        for scores in DType:
+        for scores in map(DType, sys.argv[3:] or DType):
             for variant in module_of(sys.argv[1], each).variants(scores):
                 print(json.dumps(compiled(sys.argv[1], each, scores, variant, int(sys.argv[2]))), flush=True)

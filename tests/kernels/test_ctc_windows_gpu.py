@@ -1,7 +1,9 @@
 """CTC items that are too long for all of their back-pointers, by Triton: interpreted, or for real with `-m gpu`."""
 
+import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ pytest.importorskip("triton")
 from kernels.gpu_support import examples, garbage_in_new_memory, on_each_device
 from kernels.strategies import check_ctc, ctc_batch, ctc_batches, dyadic, normal, random_targets, same_results
 
-from alignd_kernels.ctc import gpu, gpu_long
+from alignd_kernels.ctc import gpu, gpu_forward, gpu_long
 from alignd_kernels.ctc.batch import STAR_MAX, CtcBatch
 from alignd_kernels.dtypes import DType
 from alignd_kernels.status import Status
@@ -35,6 +37,7 @@ def windows(chunks: int, kept_bytes: int = 0) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gpu, "KEPT_BYTES", kept_bytes)
         patch.setattr(gpu_long, "WINDOW_CHUNKS", chunks)
+        patch.setattr(gpu_long, "window_bytes", lambda *_: 1)  # less than any
         yield
 
 
@@ -80,7 +83,7 @@ def test_long_items_among_short_ones_and_bad_ones(device: str) -> None:
     items += [(np.zeros((2, 6)), np.array([1, 1], np.int32), 2, 0.0), item(2, 0, 3)]
     batch = ctc_batch(items, DType.FLOAT32, padding=1)
     with windows(2, kept_bytes=14 * 32 * 8):
-        assert gpu._long(batch).tolist() == [False, True, False, True, False, False]
+        assert (gpu._in_windows(batch) > 0).tolist() == [False, True, False, True, False, False]
         result = gpu.align(batch, device)
     check_ctc(batch, result)
     assert result.statuses.tolist() == [
@@ -93,20 +96,57 @@ def test_long_items_among_short_ones_and_bad_ones(device: str) -> None:
     ]
 
 
-def test_two_hours_take_little_memory() -> None:
-    """T=360,000, L=100,000: 18 GB if all were kept."""
+def of_lengths(frames: int, labels: int) -> CtcBatch:
+    """An item whose values are not there."""
     one = np.ones(1, np.int64)
     batch = ctc_batch([item(1, 1, 0)], DType.FLOAT32)
-    long = CtcBatch(
-        **{name: getattr(batch, name) for name in ("log_probs", "dtype", "targets", "blanks", "star_scores")},
-        offsets=one - 1,
-        frames=360_000 * one,
-        vocabulary=32 * one,
-        pitches=32 * one,
-        target_offsets=one - 1,
-        target_lengths=100_000 * one,
-    )
-    assert 2e8 < gpu.scratch_bytes(long)[0] < 4e8
+    return dataclasses.replace(batch, frames=frames * one, target_lengths=labels * one)
+
+
+def test_two_hours_take_little_memory() -> None:
+    """18 GB if all were kept."""
+    assert 2e8 < gpu.scratch_bytes(of_lengths(360_000, 100_000))[0] < 4e8
+
+
+def test_windows_are_not_for_items_that_need_more_in_them() -> None:
+    """With few frames to spare, little is to be kept."""
+    nearly_straight = of_lengths(602_600, 600_000)
+    assert gpu_long.window_bytes(600_000, 602_600, DType.FLOAT32, gpu_long.WINDOW_CHUNKS) > 1.5e9
+    assert gpu._in_windows(nearly_straight)[0] == 0
+    assert 1e9 < gpu.scratch_bytes(nearly_straight)[0] < 1.2e9
+
+
+@pytest.mark.interpreter
+@pytest.mark.parametrize("dtype", [DType.FLOAT32, DType.FLOAT64])
+def test_no_strip_looks_beyond_the_borders(dtype: DType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even those to which paths come in later windows only, whose looks nobody would miss."""
+    ends: list[tuple[int, int]] = []
+    looks = 0
+    lent = gpu_long.borders
+    look = gpu_forward.look
+
+    @contextmanager
+    def noted(*arguments: Any) -> Iterator[Any]:
+        with lent(*arguments) as memory:
+            ends.append((memory.words.data_ptr(), memory.words.data_ptr() + 8 * arguments[1]))
+            yield memory
+
+    def checked(words: Any, plane: Any, t: Any, needed: Any, accumulator: Any) -> Any:
+        nonlocal looks
+        places = (words.handle.data.astype(np.int64) + 8 * t.handle.data)[needed.handle.data.astype(bool)]
+        begin, end = ends[-1]
+        if dtype is DType.FLOAT64:
+            end -= 8 * int(plane.handle.data[0])
+        assert ((places >= begin) & (places < end)).all()
+        looks += len(places)
+        return look(words, plane, t, needed, accumulator)
+
+    monkeypatch.setattr(gpu_long, "borders", noted)
+    monkeypatch.setattr(gpu_forward, "look", checked)
+    batch = ctc_batch([item(130, 270, 5)], dtype)
+    with windows(1):
+        check_ctc(batch, gpu.align(batch, "cpu"))
+    assert looks > 1000
 
 
 @pytest.mark.gpu

@@ -7,7 +7,6 @@ from contextlib import nullcontext
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from alignd_kernels.ctc import gpu_forward, gpu_long, gpu_prepare, gpu_trace
@@ -74,11 +73,15 @@ def _state_bytes(batch: CtcBatch) -> Int64Array:
     return size
 
 
-def _long(batch: CtcBatch) -> npt.NDArray[np.bool_]:
-    """The items that are done in windows."""
-    good = (batch.target_lengths >= 1) & (batch.target_lengths <= batch.frames)
-    long: npt.NDArray[np.bool_] = good & (_state_bytes(batch) > KEPT_BYTES)
-    return long
+def _in_windows(batch: CtcBatch) -> Int64Array:
+    """What `_state_bytes` is of items that are done in windows: of long ones, if that takes less; 0 of others."""
+    L, T = batch.target_lengths, batch.frames
+    whole = _state_bytes(batch)
+    need = np.zeros(len(batch), np.int64)
+    for b in np.flatnonzero((L >= 1) & (L <= T) & (whole > KEPT_BYTES)):
+        part = gpu_long.window_bytes(int(L[b]), int(T[b]), batch.dtype, gpu_long.WINDOW_CHUNKS)
+        need[b] = part if part < whole[b] else 0
+    return need
 
 
 def scratch_bytes(batch: CtcBatch) -> Int64Array:
@@ -87,13 +90,11 @@ def scratch_bytes(batch: CtcBatch) -> Int64Array:
     Exactly 14·32·⌈(L + 1)/32⌉·(⌊(T − L + 62)/32⌋ + 1) for the way back, 8·p·⌊L/32⌋·(T − L + 1) for the borders,
     8·⌈(L + 1)/32⌉ + 4·L for the labels, s·T for the star and for float64 8·T for the path, with s the stored scores'
     size and p = 1, or 2 for float64; 0 for an item that has no path whatever its labels. Where the first two come to
-    more than `KEPT_BYTES`, `gpu_long.window_bytes` in their place.
+    more than `KEPT_BYTES`, `gpu_long.window_bytes` in their place if that is less.
     """
     L, T = batch.target_lengths, batch.frames
-    state = _state_bytes(batch)
-    for b in np.flatnonzero(_long(batch)):
-        state[b] = gpu_long.window_bytes(int(L[b]), int(T[b]), batch.dtype, gpu_long.WINDOW_CHUNKS)
-    need = state + 8 * _strips(L) + 4 * L
+    windows = _in_windows(batch)
+    need = np.where(windows > 0, windows, _state_bytes(batch)) + 8 * _strips(L) + 4 * L
     need += (batch.dtype.storage.itemsize + (8 if batch.dtype is DType.FLOAT64 else 0)) * T
     return np.where((L >= 1) & (L <= T), need, 0)
 
@@ -178,7 +179,7 @@ def align(batch: CtcBatch, device: torch.device | str) -> CtcResult:
     """
     device = torch.device(device)
     check_device(device)
-    long = _long(batch)
+    long = _in_windows(batch) > 0
     if not long.any():
         return _align(batch, device, windows=False)
     groups = [np.flatnonzero(~long), *np.flatnonzero(long)[:, None]]

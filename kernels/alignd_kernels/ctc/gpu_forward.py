@@ -222,7 +222,7 @@ def strip_forward(
         first_border = tl.where(begin == first_chunk, first_frame(T, first_chunk), 0)
         from_left = borders + (strip - first_strip - 1).to(tl.int64) * chunks * 32 - first_frame(T, first_chunk)
         to_right = from_left + chunks * 32
-        is_led = strip > first_strip
+        is_led = (strip > first_strip) & (begin < end)  # others would look beyond the window's borders
     else:
         first_border = 0
         is_led = strip > 0
@@ -255,13 +255,13 @@ def strip_forward(
             t_after = t + STEP - 1 + lane
             needed_after = within(t_after, first_left, slack) & (lane < STEP) & is_led
             low_after, high_after = look(from_left, plane, t_after, needed_after, ACC)
-            ring, distance, missing = look_again(low, high, from_left, plane, t_left, needed, epoch, patience, ACC)
+            looks = tl.where(trouble != 0, 1, patience)  # for an item that is lost, waste no more time
+            ring, distance, missing = look_again(low, high, from_left, plane, t_left, needed, epoch, looks, ACC)
             t_left = t_after
             needed = needed_after
             low = low_after
             high = high_after
             trouble |= tl.where(missing != 0, NOT_HANDED_OVER, 0)
-            patience = tl.where(missing != 0, 1, patience)  # the item is lost: waste no more time
             # A distance of the chunk before is none in this one; that of a word which never came could be anything.
             distance = tl.where((lane + done == 0) | (missing != 0), 0, distance)
             came_from = 2 * i0 - 1 - distance

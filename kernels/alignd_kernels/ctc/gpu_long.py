@@ -66,9 +66,9 @@ def enqueue(
     outputs = (zeros(frames, dtype=torch.int32), zeros(labels, dtype=torch.int32), frame_scores)
     found = (*outputs, empty(1, dtype=torch.float64), empty(1, dtype=torch.int32))
     known = (*rest, *own)
-    plane = strips * 32 * chunks
 
     def forward(window: int, count: int, keep: bool) -> None:
+        plane = 32 * chunks * count
         with borders(device, (2 if dtype is DType.FLOAT64 else 1) * plane, 1, count) as memory:
             tensors = (log_probs, *known, repeats, trouble, checked, memory.words, memory.tickets, bits, moved, ends)
             state = (2, memory.first_ticket, memory.epoch, plane, PATIENCE, window, chunks, count)

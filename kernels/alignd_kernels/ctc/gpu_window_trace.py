@@ -105,5 +105,8 @@ def ctc_window_trace_kernel(
                 tl.store(scores, score)
                 tl.store(statuses, status)
     elif (status != OK) & (begin == 0):
+        fill_zeros(durations, L)  # windows behind may have been traced before a wait ran out in this one
+        fill_zeros(paths, T)
+        fill_zeros(frame_scores, T)
         tl.store(scores, float("nan"))
         tl.store(statuses, status)

@@ -147,11 +147,11 @@ def _strip(
         t_left = t0 - 1 + lane
         needed = within(t_left, s0 - 1, slack) & (strip > 0)
         # A ring: thread 0 takes what enters from its own entry; the rest move up, and thread 31 puts in what leaves.
-        ring, ring_moved, missing = take_over(from_left, plane, t_left, needed, epoch, patience, ACC)
+        looks = tl.where(trouble != 0, 1, patience)  # for an item that is lost, waste no more time
+        ring, ring_moved, missing = take_over(from_left, plane, t_left, needed, epoch, looks, ACC)
         ring = tl.where(s0 + t0 + lane == 0, 0.0, ring)
         # A distance of the chunk before is none in this one; that of a word which never came could be anything.
         ring_moved = tl.where((lane == 0) | (missing != 0), 0, ring_moved)
-        patience = tl.where(missing != 0, 1, patience)  # the item is lost: waste no more time
         trouble |= missing * NOT_HANDED_OVER
         # Always the pitch, but the compiler must not know: else it keeps the addresses of all rows in registers.
         step = tl.where(missing > 1, 0, step)
