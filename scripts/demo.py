@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
-START_TIMEOUT_S = 100.0
+START_TIMEOUT_S = 240.0
 KERNEL_LATENCY = "alignd_kernel_duration_seconds"
 
 

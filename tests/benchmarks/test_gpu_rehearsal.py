@@ -57,7 +57,7 @@ def test_the_timings_beside_peers_that_stand_in(tmp_path: Path) -> None:
     ]
     text = (tmp_path / "summary.md").read_text()
     assert text.startswith("# alignd on Triton's interpreter, no GPU: a rehearsal")
-    assert "A rehearsal: the times say nothing." in text
+    assert "A rehearsal: the times say nothing" in text
     assert "not met" in text
 
 

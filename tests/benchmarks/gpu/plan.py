@@ -61,11 +61,11 @@ def stages(request: Request) -> list[Stage]:
     return [
         wheels(request, variables),
         python("machine", 40, "benchmarks.gpu.about", out, *mode),
-        python("small-cases", 35, "benchmarks.gpu.small_cases", *mode),
-        python("tests-kernels", 130, "benchmarks.gpu.suites", "kernels", out, *mode),
-        python("tests-engine", 45, "benchmarks.gpu.suites", "engine", out, *mode),
-        python("memcheck", 55, "benchmarks.gpu.memcheck", *mode),
-        python("timings", 120, "benchmarks.gpu.timings", out, "--cases", request.cases, *mode),
+        python("small-cases", 60, "benchmarks.gpu.small_cases", *mode),
+        python("tests-kernels", 120, "benchmarks.gpu.suites", "kernels", out, *mode),
+        python("tests-engine", 150 if request.rehearse else 45, "benchmarks.gpu.suites", "engine", out, *mode),
+        python("memcheck", 50, "benchmarks.gpu.memcheck", *mode),
+        python("timings", 110, "benchmarks.gpu.timings", out, "--cases", request.cases, *mode),
         python("engine", 35, "benchmarks.gpu.engine", out, *mode),
     ]
 

@@ -140,6 +140,9 @@ def check(place: Place, dtype: DType) -> None:
     """Raises:
     WrongAnswerError: a kernel gives something else than the reference.
     """
+    if not place.tiny:  # compiled here, and found in Triton's cache by all that comes later
+        mas_gpu.warm_up(place.device, [dtype])
+        ctc_gpu.warm_up(place.device, [dtype])
     count = FEW if place.tiny else len(MAS_SHAPES)
     rng = np.random.default_rng(1)
     check_mas(place, dtype, [grid(rng, shape) for shape in MAS_SHAPES[:count]])

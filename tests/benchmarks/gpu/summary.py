@@ -46,7 +46,7 @@ def markdown(summary: dict[str, Any]) -> Iterator[str]:
     yield f"# alignd on {name}"
     yield ""
     if summary["rehearsal"]:
-        yield "**A rehearsal: the times say nothing.**"
+        yield "**A rehearsal: the times say nothing, and what stands under the peers' names are our own kernels.**"
         yield ""
     yield from stage_table(summary["stages"])
     if timed:
