@@ -411,6 +411,15 @@ def test_devices_without_kernels_are_refused() -> None:
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", DType)
+def test_every_edge_of_strips_and_chunks(dtype: DType) -> None:
+    edges = [1, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129, 1023, 1024, 1025, 4095, 4096, 4097]
+    sizes = [(labels, spare) for labels in edges for spare in [0, *edges] if labels * (labels + spare) <= 2**22]
+    batch = ctc_batch([item(labels, spare, seed, 40) for seed, (labels, spare) in enumerate(sizes)], dtype)
+    same_results(gpu.align(batch, "cuda"), cpu.align(batch))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", DType)
 def test_large_items_equal_the_cpu_kernels(dtype: DType) -> None:
     sizes = [(300, 1200), (1, 3000), (2000, 0), (700, 1), (1500, 6000)]
     items = [item(labels, spare, seed, 40) for seed, (labels, spare) in enumerate(sizes)]

@@ -381,6 +381,24 @@ def test_devices_without_kernels_are_refused() -> None:
         gpu.align(mas_batch([np.zeros((2, 3))], DType.FLOAT32), "meta")
 
 
+@on_each_device
+def test_many_chunks(device: str) -> None:
+    """Past 32 chunks the way back is a launch of its own, and its programs a group of chunks each."""
+    rng = np.random.default_rng(15)
+    batch = mas_batch([dyadic(rng, (2, 1057))], DType.FLOAT32)
+    same_results(gpu.align(batch, device), cpu.align(batch))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", DType)
+def test_every_edge_of_strips_and_chunks(dtype: DType) -> None:
+    rng = np.random.default_rng(16)
+    edges = [1, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129, 1023, 1024, 1025, 4095, 4096, 4097]
+    shapes = [(s, t) for s in edges for t in edges if s <= t and s * t <= 2**22]
+    batch = mas_batch([dyadic(rng, shape) for shape in shapes], dtype, gap=1)
+    same_results(gpu.align(batch, "cuda"), cpu.align(batch))
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", DType)
 def test_large_items_equal_the_cpu_kernels(dtype: DType) -> None:
