@@ -1,4 +1,4 @@
-"""What every test of the project shares: where CI is set, a skipped test is a failure."""
+"""What every test of the project shares: where CI is set, a skipped test is a failure; and whether Triton interprets."""
 
 import os
 from collections.abc import Generator
@@ -9,6 +9,15 @@ import pytest
 # Under CI everything that a test needs is installed; a skip there would hide a missing install step. Tests that need a
 # GPU are deselected by their mark (pyproject.toml), not skipped.
 SKIPS_FAIL = os.environ.get("CI", "").lower() not in ("", "0", "false")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Triton decides when it is imported whether kernels are interpreted or compiled: this is settled before any module
+    of tests is, as each process collects all of them."""
+    wanted = str(config.getoption("markexpr", ""))
+    for_real = "gpu" in wanted.replace("not gpu", "")
+    if not for_real:
+        os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 def fail_if_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:
