@@ -1,4 +1,4 @@
-"""What every test of the project shares: where CI is set, a skipped test is a failure; and whether Triton interprets."""
+"""What every test shares: where CI is set, a skipped test is a failure; and whether Triton interprets."""
 
 import os
 from collections.abc import Generator
