@@ -77,7 +77,7 @@ def staged(
     into the staging memory, and nowhere else; a tensor, which lies on the device already, only to be joined to others.
 
     Raises:
-        ValueError: several buffers and no `sources`; a tensor on another device, or of another type.
+        ValueError: several buffers and no `sources`; a tensor on another device, of another type, or with gaps.
     """
     pieces = buffers if isinstance(buffers, tuple) else (buffers,)
     begins = offsets_of(np.array([len(piece) for piece in pieces], np.int64))
@@ -99,6 +99,8 @@ def _joined(pieces: Sequence[torch.Tensor], device: torch.device, dtype: torch.d
     for piece in pieces:
         if piece.device != device or piece.dtype != dtype:
             raise ValueError(f"a tensor of {piece.dtype} on {piece.device}, not of {dtype} on {device}")
+        if piece.dim() != 1 or not piece.is_contiguous():
+            raise ValueError("a tensor of values must be 1-D and contiguous")
     return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
 
 

@@ -38,3 +38,10 @@ def test_tensors_elsewhere_or_of_another_type_are_refused(device: str) -> None:
         staged((tensor, tensor.to("meta")), SOURCES, OFFSETS, torch.device(device), torch.float32)
     with pytest.raises(ValueError, match="needs `sources`"):
         staged((tensor, tensor), None, OFFSETS, torch.device(device), torch.float32)
+
+
+@on_each_device
+def test_tensors_with_gaps_are_refused(device: str) -> None:
+    for tensor in (torch.zeros(6, device=device)[::2], torch.zeros(2, 3, device=device)):
+        with pytest.raises(ValueError, match="1-D and contiguous"):
+            staged(tensor, None, OFFSETS, torch.device(device), torch.float32)
