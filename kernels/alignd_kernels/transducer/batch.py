@@ -122,9 +122,9 @@ class TransducerCosts:
     Attributes:
         costs: of the accumulator's type [B]: +inf where no path has a finite score, NaN where an arc that a path can
             take is NaN or +inf; NaN too for items that cannot be computed at all, which their status tells.
-        gradients: of the accumulator's type, the items' [T, U + 1, 2] end to end: derivative of the cost by the log-prob
-            of each node's blank and label. Zeros where the cost is +inf, NaN where it is NaN, zeros on arcs that no path
-            can take. None where they were not asked for.
+        gradients: of the accumulator's type, the items' [T, U + 1, 2] end to end: derivative of the cost by the
+            log-prob of each node's blank and label, 0 on arcs that no path can take. All 0 where the cost is +inf, all
+            NaN where it is NaN. None where they were not asked for.
         statuses: int32 [B], `Status` of each item.
         kernel_ns: time in the kernels, copies excluded.
     """

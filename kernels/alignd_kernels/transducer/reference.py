@@ -1,12 +1,12 @@
 """Transducer lattices in plain loops: the specification in code.
 
-Graves 2012, "Sequence Transduction with Recurrent Neural Networks"; the modified topology (one symbol a frame): Tripathi et
-al. 2019, "Monotonic Recurrent Neural Network Transducer"; FastEmit: Yu et al. 2021, "FastEmit: Low-latency Streaming ASR
-with Sequence-level Emission Regularization".
+Graves 2012, "Sequence Transduction with Recurrent Neural Networks"; the modified topology (one symbol a frame):
+Tripathi et al. 2019, "Monotonic Recurrent Neural Network Transducer"; FastEmit: Yu et al. 2021, "FastEmit: Low-latency
+Streaming ASR with Sequence-level Emission Regularization".
 
-A node (t, u) stands before frame t with u labels emitted. Its blank arc goes to (t + 1, u); its label arc to (t, u + 1), in
-the modified topology to (t + 1, u + 1). A path begins in (0, 0) and ends, after the last frame's blank arc (modified: after
-the last frame's arc, of either kind), in (T, U).
+A node (t, u) stands before frame t with u labels emitted. Its blank arc goes to (t + 1, u); its label arc to
+(t, u + 1), in the modified topology to (t + 1, u + 1). A path begins in (0, 0) and ends, after the last frame's blank
+arc (modified: after the last frame's arc, of either kind), in (T, U).
 """
 
 from collections.abc import Iterator
@@ -23,8 +23,8 @@ Node = tuple[int, int]
 def check_labels(
     labels: npt.NDArray[np.integer], frames: int, vocabulary: int, blank: int, modified: bool = False
 ) -> Status:
-    """What can be said of an item before its log-probs are read. Checks apply in this order: the first that fails is the
-    item's status."""
+    """What can be said of an item before its log-probs are read. Checks apply in this order: the first that fails is
+    the item's status."""
     if frames < 1 or vocabulary < 1:
         return Status.EMPTY
     if not 0 <= blank < vocabulary:
@@ -91,8 +91,8 @@ def align(
         accumulator: type in which the recurrence is summed.
 
     Returns:
-        Status; frame in which each label is emitted, int32 [U], zeros unless OK; the path's own sum in float64, rounded once
-        to `accumulator`, NaN unless OK.
+        Status; frame in which each label is emitted, int32 [U], zeros unless OK; the path's own sum in float64, rounded
+        once to `accumulator`, NaN unless OK.
     """
     T, U = len(arcs), arcs.shape[1] - 1
     frames = np.zeros(U, np.int32)
@@ -137,7 +137,7 @@ def _log_add(a: float, b: float) -> float:
 
 
 def forward_backward(arcs: FloatArray, modified: bool = False) -> tuple[FloatArray, FloatArray]:
-    """Log-sums over the paths from the begin to each node, and from each node to the end: float64 [T + 1, U + 1] each."""
+    """Log-sums over the paths from the begin to each node and from each node to the end, float64 [T + 1, U + 1]."""
     T, U = len(arcs), arcs.shape[1] - 1
     alpha = np.full((T + 1, U + 1), -np.inf)
     beta = np.full((T + 1, U + 1), -np.inf)
@@ -172,8 +172,8 @@ def posteriors(arcs: FloatArray, modified: bool = False) -> tuple[Status, FloatA
 def cost(arcs: FloatArray, modified: bool = False, fastemit_lambda: float = 0.0) -> tuple[float, FloatArray]:
     """Negative log-likelihood of the labels, and its gradient by the arcs, float64 [T, U + 1, 2].
 
-    FastEmit multiplies the gradients of labels by 1 + `fastemit_lambda` and leaves the cost. NaN or +inf in an arc that a
-    path can take make the cost and all gradients NaN; a cost of +inf has gradients of 0.
+    FastEmit multiplies the gradients of labels by 1 + `fastemit_lambda` and leaves the cost. NaN or +inf in an arc that
+    a path can take make the cost and all gradients NaN; a cost of +inf has gradients of 0.
     """
     T, U = len(arcs), arcs.shape[1] - 1
     gradient = np.zeros((T, U + 1, 2))
