@@ -304,12 +304,12 @@ def create_engine(
     # Here and not above: operations know the engine's types.
     from alignd_kernels import compile_seconds
     from alignd_server.audio import HamaModel, MissingExtraError, missing_packages
-    from alignd_server.operations import CtcOperation, MasOperation
+    from alignd_server.operations import alignments
     from alignd_server.operations.audio import AudioPipeline
     from alignd_server.warm_up import warm_up
 
     devices = find_devices(device, threads, memory_bytes)
-    operations: list[AnyOperation] = [MasOperation(), CtcOperation()]
+    operations = alignments()
     warm_up(operations, devices)
     engine = Engine(devices, operations, limits, metrics, on_lost)
     engine.metrics.sample(lambda: engine.admission.nbytes, compile_seconds)

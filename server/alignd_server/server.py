@@ -19,6 +19,7 @@ from alignd_server.engine import Engine, create_engine
 from alignd_server.errors import DeviceLostError
 from alignd_server.interceptor import MetricsInterceptor
 from alignd_server.metrics import Metrics
+from alignd_server.operations import alignments
 from alignd_server.service import AlignmentHandlers
 from alignd_server.settings import OFF, Settings, is_loopback, split_address
 
@@ -65,7 +66,7 @@ class Server:
             log.info("stopped while starting", exit_code=0)
             return 0
         server = self._grpc_server(metrics)
-        rpcs: list[wire.Rpc[Any, Any]] = [wire.MAXIMUM_PATH, wire.FORCED_ALIGN, wire.ALIGN_AUDIO]
+        rpcs = [*(operation.rpc for operation in alignments()), wire.ALIGN_AUDIO]
         handlers = AlignmentHandlers(engine, rpcs, settings.payload_timeout_s)
         server.add_generic_rpc_handlers((handlers,))
         self.port = _bind(server, settings.listen)

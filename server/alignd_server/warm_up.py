@@ -14,14 +14,13 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from subprocess import DEVNULL, PIPE
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
 from alignd import wire
 from alignd_kernels import compile_cache
 from alignd_server.device import Device
-from alignd_server.operation import AnyOperation
 from alignd_server.operations import backends
 
 log = structlog.get_logger("alignd.warm_up")
@@ -37,7 +36,7 @@ PROGRAM: Final = f"import sys; sys.path[:] = {{!r}}; from {__name__} import comp
 INTERPRETER_FLAGS: Final = {"isolated": "-I", "ignore_environment": "-E", "no_user_site": "-s", "no_site": "-S"}
 
 
-def warm_up(operations: Sequence[AnyOperation], devices: Sequence[Device]) -> None:
+def warm_up(operations: Sequence[Any], devices: Sequence[Device]) -> None:
     """Compile or load every kernel in use, and see that it answers.
 
     Raises:
@@ -51,11 +50,11 @@ def warm_up(operations: Sequence[AnyOperation], devices: Sequence[Device]) -> No
             _compile(operations, cpu, types)
     for device in devices:
         for operation in operations:
-            backends.warm_up(operation.name, device)
+            backends.warm_up(operation.room, device, sums=operation.sums)
     _run(operations, devices, types)
 
 
-def _compile(operations: Sequence[AnyOperation], cpu: Device, types: Sequence[wire.DataType]) -> None:
+def _compile(operations: Sequence[Any], cpu: Device, types: Sequence[wire.DataType]) -> None:
     if not compile_cache.is_complete():  # meanwhile, by another process
         own, *others = [types[start :: _processes(cpu)] for start in range(_processes(cpu))]
         with _compiling(others):
@@ -115,10 +114,10 @@ def compile_only(types: Sequence[str]) -> None:
     """Leave the kernels of all operations for these types in the cache: what the other processes do, as long as the one
     that wants it is there and keeps their stdin open."""
     from alignd_server.device import find_devices
-    from alignd_server.operations import CtcOperation, MasOperation
+    from alignd_server.operations import alignments
 
     threading.Thread(target=_end_with_stdin, daemon=True).start()
-    _run([MasOperation(), CtcOperation()], find_devices("cpu", 1), [wire.DataType(name) for name in types])
+    _run(alignments(), find_devices("cpu", 1), [wire.DataType(name) for name in types])
 
 
 def _end_with_stdin() -> None:
@@ -126,7 +125,7 @@ def _end_with_stdin() -> None:
     os._exit(1)
 
 
-def _run(operations: Sequence[AnyOperation], devices: Sequence[Device], types: Sequence[wire.DataType]) -> None:
+def _run(operations: Sequence[Any], devices: Sequence[Device], types: Sequence[wire.DataType]) -> None:
     for operation in operations:
         for device in devices:
             for data_type in types:

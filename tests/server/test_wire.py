@@ -83,6 +83,29 @@ def ctc_replies(draw: st.DrawFn) -> wire.CtcReply:
     return wire.CtcReply(tuple(given), int32s(draw, 3), int32s(draw, 2), frame_scores, values, draw(timings))
 
 
+@st.composite
+def transducer_requests(draw: st.DrawFn) -> wire.TransducerRequest:
+    items, data_type = draw(st.integers(1, 4)), draw(data_types)
+    frames, labels = lengths(draw, items), lengths(draw, items)
+    arcs = storage(draw, data_type, 2 * int((frames * (labels + 1)).sum()))
+    return wire.TransducerRequest(arcs, data_type, frames, labels, draw(st.booleans()))
+
+
+@st.composite
+def transducer_replies(draw: st.DrawFn) -> wire.TransducerReply:
+    given = draw(st.lists(statuses, max_size=4))
+    values = np.array(draw(st.lists(scores, min_size=len(given), max_size=len(given))), np.float64)
+    return wire.TransducerReply(tuple(given), int32s(draw, 3), values, draw(timings))
+
+
+@st.composite
+def transducer_posteriors(draw: st.DrawFn) -> wire.TransducerPosteriorsReply:
+    given = draw(st.lists(statuses, max_size=4))
+    values = np.array(draw(st.lists(scores, min_size=len(given), max_size=len(given))), np.float64)
+    posteriors = np.array(draw(st.lists(st.floats(0, 1, width=32), max_size=4)), np.float32)
+    return wire.TransducerPosteriorsReply(tuple(given), posteriors, values, draw(timings))
+
+
 def ctc_of(**more: Any) -> wire.CtcRequest:
     """One item of one frame, two columns and one label, but for `more`."""
     one = np.ones(1, np.int64)
@@ -96,10 +119,17 @@ def mas_of(tokens: int, frames: int) -> wire.MasRequest:
     return wire.MasRequest(np.zeros(tokens * frames, "f4"), wire.DataType.FLOAT32, *lengths)
 
 
+def transducer_of(frames: int, labels: int) -> wire.TransducerRequest:
+    lengths = (np.array([length], np.int64) for length in (frames, labels))
+    return wire.TransducerRequest(np.zeros(2 * frames * (labels + 1), "f4"), wire.DataType.FLOAT32, *lengths)
+
+
 symbols = st.builds(wire.AlignedSymbol, words, scores, scores, scores, st.none() | scores)
 REQUESTS: dict[str, tuple[Any, Any]] = {
     "mas": (wire.MAXIMUM_PATH, mas_requests()),
     "ctc": (wire.FORCED_ALIGN, ctc_requests()),
+    "transducer": (wire.TRANSDUCER_ALIGN, transducer_requests()),
+    "transducer posteriors": (wire.TRANSDUCER_POSTERIORS, transducer_requests()),
     "audio": (wire.ALIGN_AUDIO, st.builds(wire.AudioRequest, st.binary(max_size=50), words, words)),
     "info": (wire.GET_SERVER_INFO, st.just(wire.ServerInfoRequest())),
 }
@@ -107,6 +137,8 @@ counts = st.integers(0, 2**63 - 1)
 REPLIES: dict[str, tuple[Any, Any]] = {
     "mas": (wire.MAXIMUM_PATH, mas_replies()),
     "ctc": (wire.FORCED_ALIGN, ctc_replies()),
+    "transducer": (wire.TRANSDUCER_ALIGN, transducer_replies()),
+    "transducer posteriors": (wire.TRANSDUCER_POSTERIORS, transducer_posteriors()),
     "audio": (
         wire.ALIGN_AUDIO,
         st.builds(
@@ -185,9 +217,22 @@ def hostile(draw: st.DrawFn, family: str) -> bytes:
     return mutate(rpc.encode_request(draw(strategy)), draw)
 
 
-MESSAGES: dict[str, Any] = {"mas": pb.MaximumPathRequest, "ctc": pb.ForcedAlignRequest}
+MESSAGES: dict[str, Any] = {
+    "mas": pb.MaximumPathRequest,
+    "ctc": pb.ForcedAlignRequest,
+    "transducer": pb.TransducerAlignRequest,
+    "transducer posteriors": pb.TransducerPosteriorsRequest,
+}
 huge = st.integers(-(2**63), 2**63 - 1) | st.integers(-2, 3) | st.sampled_from([2**31, 2**32, 2**62])
+huge_arcs = {
+    "frames": st.lists(huge, max_size=3),
+    "labels": st.lists(huge, max_size=3),
+    "arcs": st.binary(max_size=9),
+    "topology": st.integers(0, 5),
+}
 HUGE_FIELDS = {
+    "transducer": huge_arcs,
+    "transducer posteriors": huge_arcs,
     "mas": {
         "tokens": st.lists(huge, max_size=3),
         "frames": st.lists(huge, max_size=3),
@@ -217,13 +262,18 @@ def decode(rpc: Any, message: bytes) -> None:
         assert len(request.tokens) == len(request.frames)
         assert request.tokens.min() >= 0 <= request.frames.min()
         assert request.tokens.sum() + request.frames.sum() <= 2 * len(request.values) + 2 * (1 << 20)
+    if isinstance(request, wire.TransducerRequest):
+        assert 2 * (request.frames * (request.labels + 1)).sum() == len(request.arcs)
+        assert len(request.frames) == len(request.labels)
+        assert request.frames.min() >= 0 <= request.labels.min()
+        assert request.labels.sum() <= len(request.arcs) + (1 << 20)
     if isinstance(request, wire.CtcRequest):
         assert request.frames.sum() * request.vocabulary_size == len(request.log_probs)
         assert request.target_lengths.sum() == len(request.targets)
         assert 0 <= request.blank < request.vocabulary_size
 
 
-@pytest.mark.parametrize("family", ["mas", "ctc", "audio"])
+@pytest.mark.parametrize("family", ["mas", "ctc", "transducer", "transducer posteriors", "audio"])
 @settings(derandomize=True, deadline=None, max_examples=500)
 @given(data=st.data())
 def test_any_bytes_decode_or_are_malformed(family: str, data: st.DataObject) -> None:
@@ -296,6 +346,8 @@ def test_fields_of_a_newer_client_are_passed_over() -> None:
         (wire.FORCED_ALIGN, ctc_of(star_score=1e39), "star_score"),
         (wire.MAXIMUM_PATH, mas_of(tokens=0, frames=3 << 20), "frames"),
         (wire.MAXIMUM_PATH, mas_of(tokens=3 << 20, frames=0), "tokens"),
+        (wire.TRANSDUCER_ALIGN, transducer_of(frames=0, labels=3 << 20), "labels"),
+        (wire.TRANSDUCER_POSTERIORS, transducer_of(frames=0, labels=3 << 20), "labels"),
     ],
 )
 def test_both_doors_refuse_the_same(rpc: Any, request_: Any, field: str) -> None:
@@ -305,6 +357,22 @@ def test_both_doors_refuse_the_same(rpc: Any, request_: Any, field: str) -> None
     with pytest.raises(wire.MalformedRequestError) as decoded:
         rpc.decode_request(rpc.encode_request(request_))
     assert direct.value.violations[0][0] == decoded.value.violations[0][0] == field
+
+
+@pytest.mark.parametrize(
+    ("labels", "topology", "words"),
+    [(2**63 - 1, 1, "more than can be addressed"), (0, 3, "topology: 3 names no topology")],
+)
+def test_what_no_transducer_has(labels: int, topology: int, words: str) -> None:
+    message = pb.TransducerAlignRequest(frames=[1], labels=[labels], data_type="DATA_TYPE_FLOAT32", arcs=bytes(8))
+    message.topology = topology  # type: ignore[assignment]
+    with pytest.raises(wire.MalformedRequestError, match=words):
+        wire.TRANSDUCER_ALIGN.decode_request(message.SerializeToString())
+
+
+def test_a_transducer_is_standard_unless_said_otherwise() -> None:
+    message = pb.TransducerAlignRequest(frames=[1], labels=[0], data_type="DATA_TYPE_FLOAT32", arcs=bytes(8))
+    assert wire.TRANSDUCER_ALIGN.decode_request(message.SerializeToString()).modified is False
 
 
 def test_star_max_said_to_be_false_is_the_default() -> None:
@@ -318,8 +386,10 @@ def test_star_max_said_to_be_false_is_the_default() -> None:
     [
         (wire.MAXIMUM_PATH, pb.MaximumPathRequest(tokens=[0] * 9, frames=[0] * 9, data_type="DATA_TYPE_FLOAT32")),
         (wire.FORCED_ALIGN, pb.ForcedAlignRequest(frames=[0] * 9, target_lengths=[0] * 9)),
+        (wire.TRANSDUCER_ALIGN, pb.TransducerAlignRequest(frames=[0] * 9, labels=[0] * 9)),
+        (wire.TRANSDUCER_POSTERIORS, pb.TransducerPosteriorsRequest(frames=[0] * 9, labels=[0] * 9)),
     ],
-    ids=["mas", "ctc"],
+    ids=["mas", "ctc", "transducer", "transducer posteriors"],
 )
 def test_more_items_than_asked_for(rpc: Any, message: Any) -> None:
     with pytest.raises(wire.MalformedRequestError, match="9 items in a request, over the limit of 8"):

@@ -33,6 +33,12 @@ class ItemCode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ITEM_CODE_AUDIO_TOO_LONG: _ClassVar[ItemCode]
     ITEM_CODE_MALFORMED: _ClassVar[ItemCode]
     ITEM_CODE_TOO_LARGE: _ClassVar[ItemCode]
+
+class TransducerTopology(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    TRANSDUCER_TOPOLOGY_UNSPECIFIED: _ClassVar[TransducerTopology]
+    TRANSDUCER_TOPOLOGY_STANDARD: _ClassVar[TransducerTopology]
+    TRANSDUCER_TOPOLOGY_MODIFIED: _ClassVar[TransducerTopology]
 DATA_TYPE_UNSPECIFIED: DataType
 DATA_TYPE_FLOAT16: DataType
 DATA_TYPE_BFLOAT16: DataType
@@ -55,6 +61,9 @@ ITEM_CODE_TEXT_UNSUPPORTED: ItemCode
 ITEM_CODE_AUDIO_TOO_LONG: ItemCode
 ITEM_CODE_MALFORMED: ItemCode
 ITEM_CODE_TOO_LARGE: ItemCode
+TRANSDUCER_TOPOLOGY_UNSPECIFIED: TransducerTopology
+TRANSDUCER_TOPOLOGY_STANDARD: TransducerTopology
+TRANSDUCER_TOPOLOGY_MODIFIED: TransducerTopology
 
 class ItemStatus(_message.Message):
     __slots__ = ("code", "field", "message")
@@ -141,6 +150,58 @@ class ForcedAlignResponse(_message.Message):
     scores: _containers.RepeatedScalarFieldContainer[float]
     timing: Timing
     def __init__(self, statuses: _Optional[_Iterable[_Union[ItemStatus, _Mapping]]] = ..., durations: _Optional[bytes] = ..., paths: _Optional[bytes] = ..., frame_scores: _Optional[bytes] = ..., scores: _Optional[_Iterable[float]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ...) -> None: ...
+
+class TransducerAlignRequest(_message.Message):
+    __slots__ = ("frames", "labels", "data_type", "arcs", "topology")
+    FRAMES_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    DATA_TYPE_FIELD_NUMBER: _ClassVar[int]
+    ARCS_FIELD_NUMBER: _ClassVar[int]
+    TOPOLOGY_FIELD_NUMBER: _ClassVar[int]
+    frames: _containers.RepeatedScalarFieldContainer[int]
+    labels: _containers.RepeatedScalarFieldContainer[int]
+    data_type: DataType
+    arcs: bytes
+    topology: TransducerTopology
+    def __init__(self, frames: _Optional[_Iterable[int]] = ..., labels: _Optional[_Iterable[int]] = ..., data_type: _Optional[_Union[DataType, str]] = ..., arcs: _Optional[bytes] = ..., topology: _Optional[_Union[TransducerTopology, str]] = ...) -> None: ...
+
+class TransducerAlignResponse(_message.Message):
+    __slots__ = ("statuses", "emission_frames", "scores", "timing")
+    STATUSES_FIELD_NUMBER: _ClassVar[int]
+    EMISSION_FRAMES_FIELD_NUMBER: _ClassVar[int]
+    SCORES_FIELD_NUMBER: _ClassVar[int]
+    TIMING_FIELD_NUMBER: _ClassVar[int]
+    statuses: _containers.RepeatedCompositeFieldContainer[ItemStatus]
+    emission_frames: bytes
+    scores: _containers.RepeatedScalarFieldContainer[float]
+    timing: Timing
+    def __init__(self, statuses: _Optional[_Iterable[_Union[ItemStatus, _Mapping]]] = ..., emission_frames: _Optional[bytes] = ..., scores: _Optional[_Iterable[float]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ...) -> None: ...
+
+class TransducerPosteriorsRequest(_message.Message):
+    __slots__ = ("frames", "labels", "data_type", "arcs", "topology")
+    FRAMES_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    DATA_TYPE_FIELD_NUMBER: _ClassVar[int]
+    ARCS_FIELD_NUMBER: _ClassVar[int]
+    TOPOLOGY_FIELD_NUMBER: _ClassVar[int]
+    frames: _containers.RepeatedScalarFieldContainer[int]
+    labels: _containers.RepeatedScalarFieldContainer[int]
+    data_type: DataType
+    arcs: bytes
+    topology: TransducerTopology
+    def __init__(self, frames: _Optional[_Iterable[int]] = ..., labels: _Optional[_Iterable[int]] = ..., data_type: _Optional[_Union[DataType, str]] = ..., arcs: _Optional[bytes] = ..., topology: _Optional[_Union[TransducerTopology, str]] = ...) -> None: ...
+
+class TransducerPosteriorsResponse(_message.Message):
+    __slots__ = ("statuses", "posteriors", "scores", "timing")
+    STATUSES_FIELD_NUMBER: _ClassVar[int]
+    POSTERIORS_FIELD_NUMBER: _ClassVar[int]
+    SCORES_FIELD_NUMBER: _ClassVar[int]
+    TIMING_FIELD_NUMBER: _ClassVar[int]
+    statuses: _containers.RepeatedCompositeFieldContainer[ItemStatus]
+    posteriors: bytes
+    scores: _containers.RepeatedScalarFieldContainer[float]
+    timing: Timing
+    def __init__(self, statuses: _Optional[_Iterable[_Union[ItemStatus, _Mapping]]] = ..., posteriors: _Optional[bytes] = ..., scores: _Optional[_Iterable[float]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ...) -> None: ...
 
 class AlignAudioRequest(_message.Message):
     __slots__ = ("audio", "transcript", "model")

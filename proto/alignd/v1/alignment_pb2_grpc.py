@@ -36,6 +36,16 @@ class AlignmentServiceStub(object):
                 request_serializer=alignd_dot_v1_dot_alignment__pb2.ForcedAlignRequest.SerializeToString,
                 response_deserializer=alignd_dot_v1_dot_alignment__pb2.ForcedAlignResponse.FromString,
                 )
+        self.TransducerAlign = channel.unary_unary(
+                '/alignd.v1.AlignmentService/TransducerAlign',
+                request_serializer=alignd_dot_v1_dot_alignment__pb2.TransducerAlignRequest.SerializeToString,
+                response_deserializer=alignd_dot_v1_dot_alignment__pb2.TransducerAlignResponse.FromString,
+                )
+        self.TransducerPosteriors = channel.unary_unary(
+                '/alignd.v1.AlignmentService/TransducerPosteriors',
+                request_serializer=alignd_dot_v1_dot_alignment__pb2.TransducerPosteriorsRequest.SerializeToString,
+                response_deserializer=alignd_dot_v1_dot_alignment__pb2.TransducerPosteriorsResponse.FromString,
+                )
         self.AlignAudio = channel.unary_unary(
                 '/alignd.v1.AlignmentService/AlignAudio',
                 request_serializer=alignd_dot_v1_dot_alignment__pb2.AlignAudioRequest.SerializeToString,
@@ -77,6 +87,20 @@ class AlignmentServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def TransducerAlign(self, request, context):
+        """The best path of given labels through a transducer's lattice (Graves 2012), exact.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TransducerPosteriors(self, request, context):
+        """The probability of each node of a transducer's lattice, given the labels, and the labels' log-likelihood.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def AlignAudio(self, request, context):
         """Words and tokens of a recording with their times, from encoded audio and its transcript.
         """
@@ -103,6 +127,16 @@ def add_AlignmentServiceServicer_to_server(servicer, server):
                     servicer.ForcedAlign,
                     request_deserializer=alignd_dot_v1_dot_alignment__pb2.ForcedAlignRequest.FromString,
                     response_serializer=alignd_dot_v1_dot_alignment__pb2.ForcedAlignResponse.SerializeToString,
+            ),
+            'TransducerAlign': grpc.unary_unary_rpc_method_handler(
+                    servicer.TransducerAlign,
+                    request_deserializer=alignd_dot_v1_dot_alignment__pb2.TransducerAlignRequest.FromString,
+                    response_serializer=alignd_dot_v1_dot_alignment__pb2.TransducerAlignResponse.SerializeToString,
+            ),
+            'TransducerPosteriors': grpc.unary_unary_rpc_method_handler(
+                    servicer.TransducerPosteriors,
+                    request_deserializer=alignd_dot_v1_dot_alignment__pb2.TransducerPosteriorsRequest.FromString,
+                    response_serializer=alignd_dot_v1_dot_alignment__pb2.TransducerPosteriorsResponse.SerializeToString,
             ),
             'AlignAudio': grpc.unary_unary_rpc_method_handler(
                     servicer.AlignAudio,
@@ -167,6 +201,40 @@ class AlignmentService(object):
         return grpc.experimental.unary_unary(request, target, '/alignd.v1.AlignmentService/ForcedAlign',
             alignd_dot_v1_dot_alignment__pb2.ForcedAlignRequest.SerializeToString,
             alignd_dot_v1_dot_alignment__pb2.ForcedAlignResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def TransducerAlign(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/alignd.v1.AlignmentService/TransducerAlign',
+            alignd_dot_v1_dot_alignment__pb2.TransducerAlignRequest.SerializeToString,
+            alignd_dot_v1_dot_alignment__pb2.TransducerAlignResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def TransducerPosteriors(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/alignd.v1.AlignmentService/TransducerPosteriors',
+            alignd_dot_v1_dot_alignment__pb2.TransducerPosteriorsRequest.SerializeToString,
+            alignd_dot_v1_dot_alignment__pb2.TransducerPosteriorsResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
 

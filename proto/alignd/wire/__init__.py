@@ -10,6 +10,13 @@ from alignd.wire.ctc import FORCED_ALIGN, STAR, CtcReply, CtcRequest
 from alignd.wire.info import GET_SERVER_INFO, Device, Limits, Model, ServerInfo, ServerInfoRequest
 from alignd.wire.mas import MAXIMUM_PATH, MasReply, MasRequest
 from alignd.wire.rpc import BYTES_METADATA, OK, SERVICE, ItemCode, ItemStatus, MalformedRequestError, Rpc, Timing
+from alignd.wire.transducer import (
+    TRANSDUCER_ALIGN,
+    TRANSDUCER_POSTERIORS,
+    TransducerPosteriorsReply,
+    TransducerReply,
+    TransducerRequest,
+)
 
 __all__ = [
     "ALIGN_AUDIO",
@@ -20,6 +27,8 @@ __all__ = [
     "OK",
     "SERVICE",
     "STAR",
+    "TRANSDUCER_ALIGN",
+    "TRANSDUCER_POSTERIORS",
     "AlignedSymbol",
     "AudioReply",
     "AudioRequest",
@@ -38,4 +47,7 @@ __all__ = [
     "ServerInfo",
     "ServerInfoRequest",
     "Timing",
+    "TransducerPosteriorsReply",
+    "TransducerReply",
+    "TransducerRequest",
 ]

@@ -182,7 +182,3 @@ def total(field: str, *factors: Int64Array | int) -> int:
     for factor in factors:
         product = product * factor
     return int(product.sum())
-
-
-def as_int32(data: bytes) -> npt.NDArray[np.int32]:
-    return np.frombuffer(data, "<i4")

@@ -11,24 +11,18 @@ from alignd.wire.arrays import (
     Buffers,
     DataType,
     Int64Array,
-    as_int32,
-    check_size,
     from_bytes,
     lengths,
     to_bytes,
     total,
 )
+from alignd.wire.ragged import Column, Ragged
 from alignd.wire.rpc import (
     UNTIMED,
     ItemStatus,
     MalformedRequestError,
     Rpc,
     Timing,
-    decode_statuses,
-    decode_timing,
-    encode_statuses,
-    encode_timing,
-    parse_reply,
     parse_request,
 )
 
@@ -119,8 +113,7 @@ def _check_columns(vocabulary_size: int, blank: int) -> None:
 
 def _check_request(request: CtcRequest) -> None:
     _check_columns(request.vocabulary_size, request.blank)
-    check_size(request.log_probs, int(request.frames.sum()) * request.vocabulary_size, "log_probs")
-    check_size(request.targets, int(request.target_lengths.sum()), "targets")
+    CTC_PATHS.check_sizes(request)
     # NaN is the kernels' word for the largest non-blank log-prob, and a score travels in float32.
     if request.star_score is not None and not request.star_score <= FLOAT32_MAX:
         raise MalformedRequestError(("star_score", f"{request.star_score} is no log-prob in float32"))
@@ -141,30 +134,21 @@ def _decode_request(data: bytes, max_items: int | None = None) -> CtcRequest:
     return request
 
 
-def _encode_reply(reply: CtcReply) -> bytes:
-    message = pb.ForcedAlignResponse(
-        statuses=encode_statuses(reply.statuses),
-        durations=to_bytes(reply.durations, np.int32),
-        paths=to_bytes(reply.paths, np.int32),
-        frame_scores=to_bytes(reply.frame_scores, np.float32),
-        scores=reply.scores.tolist(),
-        timing=encode_timing(reply.timing),
-    )
-    return message.SerializeToString()
-
-
-def _decode_reply(data: bytes) -> CtcReply:
-    message = parse_reply(pb.ForcedAlignResponse, data)
-    return CtcReply(
-        decode_statuses(message.statuses),
-        as_int32(message.durations),
-        as_int32(message.paths),
-        np.frombuffer(message.frame_scores, "<f4"),
-        np.array(message.scores, np.float64),
-        decode_timing(message.timing),
-    )
-
+CTC_PATHS: Ragged[CtcRequest, CtcReply] = Ragged(
+    ("frames", "target_lengths"),
+    (
+        Column("log_probs", lambda request: request.frames * request.vocabulary_size),
+        Column("targets", lambda request: request.target_lengths, np.int32),
+    ),
+    (
+        Column("durations", lambda request: request.target_lengths, np.int32),
+        Column("paths", lambda request: request.frames, np.int32),
+        Column("frame_scores", lambda request: request.frames, np.float32),
+    ),
+    CtcReply,
+    pb.ForcedAlignResponse,
+)
 
 FORCED_ALIGN: Rpc[CtcRequest, CtcReply] = Rpc(
-    "ForcedAlign", _encode_request, _decode_request, _encode_reply, _decode_reply, _check_request
+    "ForcedAlign", _encode_request, _decode_request, CTC_PATHS.encode_reply, CTC_PATHS.decode_reply, _check_request
 )

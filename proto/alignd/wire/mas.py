@@ -1,7 +1,6 @@
 """MaximumPath: monotonic alignment search over a ragged batch."""
 
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -11,24 +10,17 @@ from alignd.wire.arrays import (
     Buffers,
     DataType,
     Int64Array,
-    as_int32,
-    check_size,
     from_bytes,
     lengths,
     to_bytes,
     total,
 )
+from alignd.wire.ragged import Column, Ragged
 from alignd.wire.rpc import (
     UNTIMED,
     ItemStatus,
-    MalformedRequestError,
     Rpc,
     Timing,
-    decode_statuses,
-    decode_timing,
-    encode_statuses,
-    encode_timing,
-    parse_reply,
     parse_request,
 )
 
@@ -72,8 +64,16 @@ class MasReply:
     timing: Timing = UNTIMED
 
 
-MAX_UNBACKED: Final = 1 << 20
-"""Tokens, or frames, of all empty items of a request: no values back them, and the reply has room for them."""
+MAS_PATHS: Ragged[MasRequest, MasReply] = Ragged(
+    ("tokens", "frames"),
+    (Column("values", lambda request: request.tokens * request.frames),),
+    (
+        Column("durations", lambda request: request.tokens, np.int32),
+        Column("paths", lambda request: request.frames * request.return_paths, np.int32),
+    ),
+    MasReply,
+    pb.MaximumPathResponse,
+)
 
 
 def _encode_request(request: MasRequest) -> bytes:
@@ -100,43 +100,10 @@ def _decode_request(data: bytes, max_items: int | None = None) -> MasRequest:
 
 
 def _check_request(request: MasRequest) -> None:
-    """Raises `MalformedRequestError` for values that do not fit the lengths, and for lengths that would make a large
-    reply out of a few bytes."""
-    tokens, frames = request.tokens, request.frames
-    check_size(request.values, int(tokens.dot(frames)), "values")
-    if tokens.all() and frames.all():
-        return
-    empty = (tokens == 0) | (frames == 0)
-    for field_name, values in (("tokens", tokens), ("frames", frames)):
-        unbacked = values[empty].astype(np.float64).sum()  # exact where it matters, and does not overflow
-        if unbacked > MAX_UNBACKED:
-            item = int(np.argmax(np.where(empty, values, -1)))
-            message = f"item {item} has {tokens[item]} tokens and {frames[item]} frames: lengths without values"
-            raise MalformedRequestError((field_name, message))
-
-
-def _encode_reply(reply: MasReply) -> bytes:
-    message = pb.MaximumPathResponse(
-        statuses=encode_statuses(reply.statuses),
-        durations=to_bytes(reply.durations, np.int32),
-        paths=to_bytes(reply.paths, np.int32),
-        scores=reply.scores.tolist(),
-        timing=encode_timing(reply.timing),
-    )
-    return message.SerializeToString()
-
-
-def _decode_reply(data: bytes) -> MasReply:
-    message = parse_reply(pb.MaximumPathResponse, data)
-    return MasReply(
-        decode_statuses(message.statuses),
-        as_int32(message.durations),
-        as_int32(message.paths),
-        np.array(message.scores, np.float64),
-        decode_timing(message.timing),
-    )
+    MAS_PATHS.check_sizes(request)
+    MAS_PATHS.check_backed(request)
 
 
 MAXIMUM_PATH: Rpc[MasRequest, MasReply] = Rpc(
-    "MaximumPath", _encode_request, _decode_request, _encode_reply, _decode_reply, _check_request
+    "MaximumPath", _encode_request, _decode_request, MAS_PATHS.encode_reply, MAS_PATHS.decode_reply, _check_request
 )

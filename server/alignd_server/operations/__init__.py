@@ -1,6 +1,13 @@
-"""One file per family: what the engine needs to know of it."""
+"""One file per family: what the engine needs to know of it. What stands in `alignments` is served and warmed."""
+
+from typing import Any
 
 from alignd_server.operations.ctc import CtcOperation
 from alignd_server.operations.mas import MasOperation
 
-__all__ = ["CtcOperation", "MasOperation"]
+__all__ = ["CtcOperation", "MasOperation", "alignments"]
+
+
+def alignments() -> list[Any]:
+    """All operations on ragged batches."""
+    return [MasOperation(), CtcOperation()]

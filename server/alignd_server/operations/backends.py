@@ -1,9 +1,10 @@
-"""The backend of a family that a device runs: `alignd_kernels.<family>.cpu` or `.gpu`."""
+"""The kernels of a family that a device runs: `alignd_kernels.<room>.cpu` or `.gpu` for best paths, `.cpu_sum` or
+`.gpu_sum` for sums over all paths."""
 
 import functools
 import importlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from types import ModuleType
 from typing import Any
@@ -12,32 +13,31 @@ from alignd.wire.arrays import Buffers, DeviceArray, pieces
 from alignd_server.device import Device
 
 
-def backend(family: str, device: Device) -> ModuleType:
+def backend(room: str, device: Device, *, sums: bool = False) -> ModuleType:
     """Imported when first used: the GPU's needs torch and Triton."""
-    return _module(family, "gpu" if device.torch_device else "cpu")
+    return _module(room, ("gpu" if device.torch_device else "cpu") + "_sum" * sums)
 
 
 @functools.cache
-def _module(family: str, name: str) -> ModuleType:
-    return importlib.import_module(f"alignd_kernels.{family}.{name}")
+def _module(room: str, name: str) -> ModuleType:
+    return importlib.import_module(f"alignd_kernels.{room}.{name}")
 
 
-def align(family: str, batch: Any, device: Device, alone: bool, payloads: Sequence[Buffers]) -> Any:
+def run(kernels: Callable[..., Any], batch: Any, device: Device, alone: bool, payloads: Sequence[Buffers]) -> Any:
     """One launch, on the calling thread's own stream.
 
     Args:
-        family: mas, ctc.
-        batch: of that family.
+        kernels: function of a backend of this device.
+        batch: what it takes.
         device: where to.
         alone: leave the pool of the CPU's threads to others.
         payloads: what the batch was made of: on a GPU, those that lie there are waited for there.
     """
-    kernels = backend(family, device)
     if device.torch_device is None:
-        return kernels.align(batch, None if alone else device.pool)
+        return kernels(batch, None if alone else device.pool)
     with _own_stream(device.torch_device):
         _wait_for(payloads)
-        return kernels.align(batch, device.torch_device)
+        return kernels(batch, device.torch_device)
 
 
 def _wait_for(payloads: Sequence[Buffers]) -> None:
@@ -47,11 +47,11 @@ def _wait_for(payloads: Sequence[Buffers]) -> None:
         event.wait()
 
 
-def warm_up(family: str, device: Device) -> None:
+def warm_up(room: str, device: Device, *, sums: bool = False) -> None:
     """Compile, or load, what a GPU's kernels are launched as: also what only long items need."""
     if device.torch_device and device.torch_device.startswith("cuda"):
         with _own_stream(device.torch_device):
-            backend(family, device).warm_up(device.torch_device)
+            backend(room, device, sums=sums).warm_up(device.torch_device)
 
 
 _local = threading.local()

@@ -37,6 +37,8 @@ class MasOperation:
     """See `alignd_server.operation.Operation`."""
 
     name = "mas"
+    room = "mas"
+    sums = False
     rpc = MAXIMUM_PATH
 
     def example(self, data_type: DataType) -> MasRequest:
@@ -58,7 +60,8 @@ class MasOperation:
 
     def run(self, requests: Sequence[MasRequest], device: Device, *, alone: bool) -> Launch[MasReply]:
         batch = _batch(requests)
-        result = backends.align("mas", batch, device, alone, [request.values for request in requests])
+        align = backends.backend("mas", device).align
+        result = backends.run(align, batch, device, alone, [request.values for request in requests])
         items = shares(requests, len)
         tokens = shares(requests, lambda request: int(request.tokens.sum()))
         replies = [
