@@ -18,7 +18,9 @@ from alignd_client.errors import (
     ServerError,
     ServerUnavailableError,
 )
+from alignd_client.posteriors import Posteriors
 from alignd_client.results import Alignment, AlignmentItem, AudioAlignment, CtcAlignment, TokenSpan
+from alignd_client.transducer import TransducerAlignment
 
 __version__ = "0.1.0"
 
@@ -40,8 +42,10 @@ __all__ = [
     "ItemStatus",
     "MessageTooLargeError",
     "OverloadedError",
+    "Posteriors",
     "ServerError",
     "ServerInfo",
     "ServerUnavailableError",
     "TokenSpan",
+    "TransducerAlignment",
 ]

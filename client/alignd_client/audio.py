@@ -1,14 +1,15 @@
-"""Words and tokens of a recording (`AlignAudio`): the family."""
+"""Words and tokens of a recording (`AlignAudio`): the family, and the clients' methods."""
 
 import os
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
 from alignd.wire import ALIGN_AUDIO, AlignedSymbol, AudioReply, AudioRequest, ItemStatus, Rpc
 from alignd_client.errors import AlignError, InvalidItemError
-from alignd_client.family import Answers, Contents
+from alignd_client.family import Answers, Contents, OnError
 from alignd_client.results import AlignmentItem, AudioAlignment
+from alignd_client.surface import AsyncMethods, Methods
 
 Audio = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
 """A path, an encoded file's bytes, or a file opened for reading bytes."""
@@ -114,3 +115,46 @@ def only(stream: Iterable[Answers[AudioAlignment]]) -> AudioAlignment:
     if error is not None:
         raise error
     return answers.results[0]
+
+
+class AudioMethods(Methods):
+    """Of `AlignClient`."""
+
+    def align_audio(self, audio: Audio, transcript: str, model: str = "") -> AudioAlignment:
+        """The words and tokens of a recording with their times in seconds.
+
+        Args:
+            audio: a path, the bytes of an encoded file (WAV, FLAC, OGG, MP3), or a file opened in mode "rb".
+            transcript: what is said in it.
+            model: a name from `server_info().models`; "" for the default.
+
+        Raises:
+            InvalidItemError: for audio or text that the model cannot handle.
+            OSError: for a file that cannot be read.
+            AlignError: see `alignd_client.errors`.
+        """
+        return only(self._pipeline.stream(AudioFamily(model), [(audio, transcript)]))
+
+    def align_audios(
+        self, recordings: Iterable[tuple[Audio, str]], *, model: str = "", on_error: OnError = "raise"
+    ) -> Iterator[AudioAlignment]:
+        """`align_audio` over pairs of audio and transcript. A file that cannot be read is an item that failed."""
+        return self._results(AudioFamily(model), recordings, on_error)
+
+
+class AsyncAudioMethods(AsyncMethods):
+    """Of `AsyncAlignClient`."""
+
+    async def align_audio(self, audio: Audio, transcript: str, model: str = "") -> AudioAlignment:
+        """See `AlignClient.align_audio`."""
+        return only(await self._pipeline.gather(AudioFamily(model), [(audio, transcript)]))
+
+    def align_audios(
+        self,
+        recordings: Iterable[tuple[Audio, str]] | AsyncIterable[tuple[Audio, str]],
+        *,
+        model: str = "",
+        on_error: OnError = "raise",
+    ) -> AsyncGenerator[AudioAlignment, None]:
+        """See `AlignClient.align_audios`."""
+        return self._results(AudioFamily(model), recordings, on_error)

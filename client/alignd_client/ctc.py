@@ -1,6 +1,6 @@
-"""CTC forced alignment (`ForcedAlign`): the ragged family, and the padded drop-in on top of it."""
+"""CTC forced alignment (`ForcedAlign`): the ragged family, and the clients' methods."""
 
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 from typing import Any, Final, Literal
@@ -8,11 +8,12 @@ from typing import Any, Final, Literal
 import numpy as np
 import numpy.typing as npt
 
-from alignd.wire import FORCED_ALIGN, STAR, CtcReply, CtcRequest, DataType, ItemCode, ItemStatus, Rpc
+from alignd.wire import FORCED_ALIGN, CtcReply, CtcRequest, ItemCode, ItemStatus, Rpc
+from alignd.wire.ctc import CTC_PATHS
+from alignd_client.arguments import blank_of
 from alignd_client.arrays import (
     NUMPY,
     Kind,
-    Scores,
     end_to_end,
     exists_whole,
     flat,
@@ -25,12 +26,15 @@ from alignd_client.arrays import (
     shared_kind,
     stacked,
     to_int32,
-    to_numpy,
     wrapped,
 )
+from alignd_client.ctc_items import CtcItem
+from alignd_client.ctc_padded import ForcedAlignJob
 from alignd_client.errors import InvalidRequestError
-from alignd_client.family import Answers, collect, failed_places
+from alignd_client.family import OnError, failed_places
+from alignd_client.pairs import Items, Pairs, either_pairs
 from alignd_client.results import CtcAlignment
+from alignd_client.surface import AsyncMethods, Methods
 
 FLOAT32_MAX: Final = float(np.finfo(np.float32).max)
 StarScore = float | Literal["max"]
@@ -38,48 +42,12 @@ Int32Array = npt.NDArray[np.int32]
 Int64Array = npt.NDArray[np.int64]
 
 
-@dataclass(slots=True, eq=False)
-class CtcItem:
-    """Emissions and labels of `count` utterances of one shape: `log_probs` 1-D, row-major and end to end, that of one
-    also [frames, vocabulary] with any strides; `targets` end to end, as many labels for each."""
-
-    log_probs: Scores
-    data_type: DataType
-    frames: int
-    vocabulary: int
-    targets: Int32Array
-    kind: Kind
-    count: int = 1
-
-    @property
-    def labels(self) -> int:
-        """Of each."""
-        return len(self.targets) // self.count
-
-    @property
-    def key(self) -> Hashable:
-        return self.data_type, self.vocabulary, type(self.log_probs)
-
-    @property
-    def nbytes(self) -> int:
-        return self.log_probs.nbytes + self.targets.nbytes
-
-    @property
-    def cells(self) -> int:
-        return self.count * self.frames * (2 * self.labels + 1)
-
-    def part(self, start: int, stop: int) -> "CtcItem":
-        size, labels = self.frames * self.vocabulary, self.labels
-        log_probs, targets = self.log_probs[start * size : stop * size], self.targets[start * labels : stop * labels]
-        return CtcItem(log_probs, self.data_type, self.frames, self.vocabulary, targets, self.kind, stop - start)
-
-
 @dataclass(frozen=True, slots=True)
 class CtcContents:
     """Lengths of B utterances, int64 [B], their labels end to end, and the kind of all or of each."""
 
     frames: Int64Array
-    labels: Int64Array
+    target_lengths: Int64Array
     targets: Int32Array
     kinds: Kind | list[Kind]
 
@@ -98,17 +66,6 @@ def star_score_of(star_score: Any) -> float | None:
         raise InvalidRequestError("star_score", f"{star_score} is no log-prob in float32")
     with np.errstate(over="ignore"):  # below all of float32 is -inf, a legal score
         return float(np.float32(star_score))
-
-
-def blank_of(blank: Any) -> int:
-    """Raises `InvalidRequestError` for what can be no column of any vocabulary."""
-    try:
-        column = int(blank.__index__())
-    except (AttributeError, TypeError):
-        raise InvalidRequestError("blank", f"must be an integer, not {blank!r}") from None
-    if not 0 <= column < 1 << 31:
-        raise InvalidRequestError("blank", f"{column} is no column")
-    return column
 
 
 class CtcFamily:
@@ -180,16 +137,13 @@ class CtcFamily:
         return request, CtcContents(frames, labels, targets, shared_kind([item.kind for item in items], counts))
 
     def check(self, contents: CtcContents, reply: CtcReply) -> None:
-        frames, labels, statuses = contents.frames, contents.labels, reply.statuses
-        fits = len(statuses) == len(reply.scores) == len(frames) and len(reply.durations) == labels.sum()
-        if not fits or not len(reply.paths) == len(reply.frame_scores) == frames.sum():
-            raise ValueError("its counts are other ones")
-        aligned = np.ones(len(frames), bool)
-        aligned[failed_places(statuses)] = False
+        CTC_PATHS.check_reply(contents, reply)
+        aligned = np.ones(len(contents.frames), bool)
+        aligned[failed_places(reply.statuses)] = False
         check_paths(reply.paths, reply.durations, contents, aligned)
 
     def unpack(self, contents: CtcContents, reply: CtcReply) -> list[CtcAlignment]:
-        frames, labels, kinds, statuses = contents.frames, contents.labels, contents.kinds, reply.statuses
+        frames, labels, kinds, statuses = contents.frames, contents.target_lengths, contents.kinds, reply.statuses
         # Of the machine's byte order.
         durations, paths = (array.astype(np.int32, copy=False) for array in (reply.durations, reply.paths))
         frame_scores = reply.frame_scores.astype(np.float32, copy=False)
@@ -233,7 +187,7 @@ def check_paths(
     Raises:
         ValueError: if not.
     """
-    frames, labels = contents.frames, contents.labels
+    frames, labels = contents.frames, contents.target_lengths
     ends = np.cumsum(frames)
     first, last = paths[ends - frames], paths[ends - 1]
     steps = np.diff(paths)
@@ -251,106 +205,93 @@ def check_paths(
         raise ValueError("durations do not count the frames of a path")
 
 
-class Pairs:
-    """Emissions and targets side by side."""
+class CtcMethods(Methods):
+    """Of `AlignClient`."""
 
-    def __init__(self, log_probs: Iterable[Any], targets: Iterable[Any]) -> None:
-        self.log_probs = log_probs
-        self.targets = targets
-
-    def __iter__(self) -> Iterator[tuple[Any, Any]]:
-        """Raises `InvalidRequestError` when one ends before the other."""
-        end = object()
-        others = iter(self.targets)
-        count = 0
-        for one in self.log_probs:
-            other = next(others, end)
-            if other is end:
-                raise miscounted("targets", "log_probs", count)
-            yield one, other
-            count += 1
-        if next(others, end) is not end:
-            raise miscounted("log_probs", "targets", count)
-
-
-def miscounted(short: str, long: str, count: int) -> InvalidRequestError:
-    return InvalidRequestError(short, f"there are {count} of them and more {long}: each item needs both")
-
-
-class ForcedAlignJob:
-    """torchaudio's `forced_align` in terms of ragged items: `items` go in, `assemble` makes the padded pair."""
-
-    def __init__(
+    def forced_align(
         self,
         log_probs: Any,
         targets: Any,
         input_lengths: Any = None,
         target_lengths: Any = None,
         blank: int = 0,
+        *,
         star_score: StarScore = 0.0,
-        device: str | None = None,
-    ) -> None:
-        self.family = CtcFamily(blank, star_score, device)
-        self._array, self._data_type = scores(log_probs, "log_probs", "B, frames, vocabulary", device)
-        given = integers(targets, "targets", "B, labels")
-        self._targets = to_int32(given)
-        B, T, V = self._array.shape
-        if self.family.blank >= V:
-            raise InvalidRequestError("blank", f"{self.family.blank} is no column of a vocabulary of {V}")
-        if self.family.blank > np.iinfo(given.dtype).max:
-            reason = f"{self.family.blank} does not fit {given.dtype}, the dtype of targets and so of the paths"
-            raise InvalidRequestError("blank", reason)
-        if len(self._targets) != B:
-            raise InvalidRequestError("targets", f"{len(self._targets)} rows for the {B} items of log_probs")
-        self._frames = _lengths(input_lengths, "input_lengths", B, T)
-        self._labels = _lengths(target_lengths, "target_lengths", B, self._targets.shape[1])
-        self._scores_kind, self._scores_dtype = Kind.of(log_probs), log_probs.dtype
-        typed = is_tensor(targets) or isinstance(targets, np.ndarray)
-        self._paths_kind = Kind.of(targets) if typed else self._scores_kind
-        self._paths_dtype = targets.dtype if typed else self._paths_kind.dtype("int64")
+    ) -> tuple[Any, Any]:
+        """CTC forced alignment of a padded batch: torchaudio's function of that name, for any B.
 
-    @property
-    def items(self) -> Iterator[CtcItem]:
-        rows = zip(self._array, self._targets, self._frames, self._labels)
-        for matrix, targets, frames, labels in rows:
-            yield CtcItem(matrix[:frames], self._data_type, frames, matrix.shape[1], targets[:labels], NUMPY)
+        Args:
+            log_probs: [B, frames, vocabulary], float16, bfloat16, float32 or float64, NumPy or torch.
+            targets: integers [B, labels], NumPy, torch or lists; -1 is the wildcard.
+            input_lengths: integers [B]; None for all frames.
+            target_lengths: integers [B]; None for all labels.
+            blank: its column.
+            star_score: log-prob of a wildcard's frames, or "max" for the frame's largest non-blank one.
 
-    def assemble(self, stream: Iterable[Answers[CtcAlignment]]) -> tuple[Any, Any]:
-        """Labels of the frames [B, T] and their log-probs [B, T]. Raises `InvalidItemsError`."""
-        B, T, _ = self._array.shape
-        double = self._data_type is DataType.FLOAT64
-        paths = np.full((B, T), self.family.blank, np.int32)
-        frame_scores = np.zeros((B, T), np.float64 if double else np.float32)
-        for b, alignment in enumerate(collect(stream)):
-            frames = self._frames[b]
-            paths[b, :frames] = alignment.labels
-            frame_scores[b, :frames] = self._gather(b, alignment) if double else alignment.frame_scores
-        return (
-            self._paths_kind.cast(paths, self._paths_dtype),
-            self._scores_kind.cast(frame_scores, self._scores_dtype),
-        )
+        Returns:
+            The label of each frame [B, frames], in the dtype and on the device of `targets`, and its log-prob
+            [B, frames], in those of `log_probs`. Past an item's length they hold blank and 0.
 
-    def _gather(self, b: int, alignment: CtcAlignment) -> npt.NDArray[np.float64]:
-        """Frame scores in float64, which the reply has in float32."""
-        labels = alignment.labels
-        stars = np.flatnonzero(labels == STAR)
-        found = to_numpy(self._array[b, np.arange(len(labels)), labels])  # of a star, any column
-        if self.family.star_score is None:
-            found[stars] = np.delete(to_numpy(self._array[b, stars]), self.family.blank, 1).max(1, initial=-np.inf)
-        else:
-            found[stars] = self.family.star_score
-        return found
+        Raises:
+            InvalidItemsError: with every item that cannot be aligned.
+            InvalidRequestError: for arguments that contradict each other.
+            AlignError: see `alignd_client.errors`.
+        """
+        family = CtcFamily(blank, star_score, self._transport.torch_device)
+        arrays = (log_probs, targets, input_lengths, target_lengths)
+        job = ForcedAlignJob(*arrays, family.blank, family.star_score, family.device)
+        return job.assemble(self._pipeline.stream(family, job.items))
+
+    def align_ctc(
+        self,
+        log_probs: Iterable[Any],
+        targets: Iterable[Any],
+        *,
+        blank: int = 0,
+        star_score: StarScore = 0.0,
+        on_error: OnError = "raise",
+    ) -> Iterator[CtcAlignment]:
+        """CTC forced alignment over utterances of any lengths (Graves et al. 2006; Kürzinger et al. 2020).
+
+        Args:
+            log_probs: arrays [frames, vocabulary], float16 to float64, NumPy or torch.
+            targets: as many sequences of integers [labels]; -1 is the wildcard.
+            blank: its column.
+            star_score: log-prob of a wildcard's frames, or "max" for the frame's largest non-blank one.
+            on_error: "raise" or "return", see the class.
+        """
+        family = CtcFamily(blank, star_score, self._transport.torch_device)
+        return self._results(family, Pairs(log_probs, targets), on_error)
 
 
-def _lengths(values: Any, name: str, items: int, most: int) -> list[int]:
-    """Raises `InvalidRequestError` for lengths that the padded array has no room for: none is clipped."""
-    if values is None:
-        return [most] * items
-    array = integers(values, name, "B")
-    if len(array) != items:
-        raise InvalidRequestError(name, f"{len(array)} lengths for {items} items")
-    lengths: list[int] = array.tolist()
-    bad = [f"item {b} has {length}" for b, length in enumerate(lengths) if not 0 <= length <= most]
-    if bad:
-        raise InvalidRequestError(name, f"must be between 0 and {most}, the array's size: {', '.join(bad[:8])}")
-    return lengths
+class AsyncCtcMethods(AsyncMethods):
+    """Of `AsyncAlignClient`."""
+
+    async def forced_align(
+        self,
+        log_probs: Any,
+        targets: Any,
+        input_lengths: Any = None,
+        target_lengths: Any = None,
+        blank: int = 0,
+        *,
+        star_score: StarScore = 0.0,
+    ) -> tuple[Any, Any]:
+        """See `AlignClient.forced_align`."""
+        family = CtcFamily(blank, star_score, self._transport.torch_device)
+        arrays = (log_probs, targets, input_lengths, target_lengths)
+        job = ForcedAlignJob(*arrays, family.blank, family.star_score, family.device)
+        return job.assemble(await self._pipeline.gather(family, job.items))
+
+    def align_ctc(
+        self,
+        log_probs: Items,
+        targets: Items,
+        *,
+        blank: int = 0,
+        star_score: StarScore = 0.0,
+        on_error: OnError = "raise",
+    ) -> AsyncGenerator[CtcAlignment, None]:
+        """See `AlignClient.align_ctc`."""
+        family = CtcFamily(blank, star_score, self._transport.torch_device)
+        return self._results(family, either_pairs(log_probs, targets), on_error)

@@ -1,69 +1,35 @@
-"""Monotonic alignment search (`MaximumPath`): the ragged family, and the padded drop-in on top of it."""
+"""Monotonic alignment search (`MaximumPath`): the ragged family, and the clients' methods."""
 
-import sys
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from alignd.wire import MAXIMUM_PATH, DataType, ItemCode, ItemStatus, MasReply, MasRequest, Rpc
+from alignd.wire import MAXIMUM_PATH, ItemCode, ItemStatus, MasReply, MasRequest, Rpc
 from alignd_client.arrays import (
     NUMPY,
     Kind,
-    Scores,
-    dtype_name,
     end_to_end,
     exists_whole,
     flat,
-    is_tensor,
     kind_at,
     lengths,
     owned_parts,
-    require_dimensions,
     scores,
     shared_kind,
     stacked,
-    to_numpy,
     wrapped,
 )
-from alignd_client.device_tensors import staying
-from alignd_client.errors import InvalidRequestError
-from alignd_client.family import Answers, collect, failed_places
+from alignd_client.family import OnError, failed_places
+from alignd_client.mas_items import MasItem
+from alignd_client.mas_padded import MaximumPathJob
+from alignd_client.pairs import Items
 from alignd_client.results import Alignment
+from alignd_client.surface import AsyncMethods, Methods
 
 Int64Array = npt.NDArray[np.int64]
-
-
-@dataclass(slots=True, eq=False)
-class MasItem:
-    """Scores of `count` utterances of one shape in `data_type.storage`: 1-D, row-major and end to end; those of one
-    also [tokens, frames] with any strides."""
-
-    values: Scores
-    data_type: DataType
-    tokens: int
-    frames: int
-    kind: Kind
-    count: int = 1
-
-    @property
-    def key(self) -> Hashable:
-        return self.data_type, type(self.values)
-
-    @property
-    def nbytes(self) -> int:
-        return self.values.nbytes
-
-    @property
-    def cells(self) -> int:
-        return self.values.size
-
-    def part(self, start: int, stop: int) -> "MasItem":
-        size = self.tokens * self.frames
-        values = self.values[start * size : stop * size]
-        return MasItem(values, self.data_type, self.tokens, self.frames, self.kind, stop - start)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,94 +113,50 @@ def _failed(kind: Kind, status: ItemStatus) -> Alignment:
     return Alignment(kind.wrap(np.zeros(0, np.int32)), np.nan, status)
 
 
-class MaximumPathJob:
-    """super_monotonic_align's `maximum_path` in terms of ragged items: `items` go in, `assemble` makes the batch."""
+class MasMethods(Methods):
+    """Of `AlignClient`."""
 
-    def __init__(self, value: Any, mask: Any, dtype: Any = None, device: str | None = None) -> None:
-        self.family = MasFamily(device)
-        self._array, self._data_type = scores(value, "value", "B, tokens, frames", device)
-        self._kind = Kind.of(value)
-        self._dtype = _output_dtype(self._kind, dtype)
-        self._tokens, self._frames = rectangles(mask, self._array.shape, device)
+    def maximum_path(self, value: Any, mask: Any, dtype: Any = None) -> Any:
+        """Monotonic alignment search over a padded batch: super_monotonic_align's function of that name.
 
-    @property
-    def items(self) -> Iterator[MasItem]:
-        for matrix, tokens, frames in zip(self._array, self._tokens.tolist(), self._frames.tolist()):
-            yield MasItem(matrix[:tokens, :frames], self._data_type, tokens, frames, NUMPY)
+        Unlike it, `value` is left as it is, on any device, and what lies outside the mask may be anything.
 
-    def assemble(self, stream: Iterable[Answers[Alignment]]) -> Any:
-        """The paths as 0 and 1, [B, tokens, frames]. Raises `InvalidItemsError`."""
-        alignments = collect(stream)
-        out = self._kind.zeros(self._array.shape, self._dtype)
-        if not alignments:
-            return out
-        batch = np.repeat(np.arange(len(alignments)), self._frames)
-        token = np.concatenate([alignment.path for alignment in alignments]).astype(np.int64)
-        frame = np.concatenate([np.arange(frames) for frames in self._frames])
-        # The indices cross to the device, not the B × S × T zeros.
-        out[self._kind.wrap(batch), self._kind.wrap(token), self._kind.wrap(frame)] = 1
-        return out
+        Args:
+            value: [B, tokens, frames], float16, bfloat16, float32 or float64, NumPy or torch.
+            mask: of the same shape, any dtype; each item's true cells are a rectangle at the origin.
+            dtype: of the result; None for float32.
 
+        Returns:
+            Paths as 0 and 1, [B, tokens, frames], of `value`'s kind and on its device.
 
-def _output_dtype(kind: Kind, dtype: Any) -> Any:
-    if dtype is None:
-        return kind.dtype("float32")
-    if kind.device is None:
-        try:
-            return np.dtype(dtype)
-        except TypeError:
-            raise TypeError(f"dtype of a NumPy value's path must be NumPy's, not {dtype!r}") from None
-    if type(dtype).__module__ != "torch":
-        raise TypeError(f"dtype of a tensor's path must be torch's, not {dtype!r}")
-    return dtype
+        Raises:
+            InvalidItemsError: with every item that cannot be aligned.
+            InvalidRequestError: for a mask that is no such rectangle or of another shape.
+            AlignError: see `alignd_client.errors`.
+        """
+        family = MasFamily(self._transport.torch_device)
+        job = MaximumPathJob(value, mask, dtype, family.device)
+        return job.assemble(self._pipeline.stream(family, job.items))
+
+    def align_mas(self, values: Iterable[Any], *, on_error: OnError = "raise") -> Iterator[Alignment]:
+        """Monotonic alignment search over utterances of any lengths (Kim et al. 2020, Glow-TTS).
+
+        Args:
+            values: arrays [tokens, frames] of log-scores, float16 to float64, NumPy or torch.
+            on_error: "raise" or "return", see the class.
+        """
+        return self._results(MasFamily(self._transport.torch_device), values, on_error)
 
 
-def rectangles(mask: Any, shape: tuple[int, ...], device: str | None = None) -> tuple[Int64Array, Int64Array]:
-    """Tokens and frames of each item, int64 [B], from a mask whose true cells are a rectangle at the origin.
+class AsyncMasMethods(AsyncMethods):
+    """Of `AsyncAlignClient`."""
 
-    Args:
-        mask: of the caller's; one on `device` is looked at there.
-        shape: what it must have.
-        device: as torch calls it.
+    async def maximum_path(self, value: Any, mask: Any, dtype: Any = None) -> Any:
+        """See `AlignClient.maximum_path`."""
+        family = MasFamily(self._transport.torch_device)
+        job = MaximumPathJob(value, mask, dtype, family.device)
+        return job.assemble(await self._pipeline.gather(family, job.items))
 
-    Raises:
-        TypeError: unless the mask is an array.
-        InvalidRequestError: for a mask of another shape, or one that is no such rectangle.
-    """
-    try:
-        require_dimensions(mask, "mask", "B, tokens, frames")
-    except ValueError as error:
-        raise InvalidRequestError("mask", str(error).removeprefix("mask ")) from None
-    if tuple(mask.shape) != tuple(shape):
-        raise InvalidRequestError("mask", f"its shape {list(mask.shape)} is not that of value, {list(shape)}")
-    if 0 in mask.shape:
-        lengths = np.zeros(len(mask), np.int64)
-        return lengths, lengths
-    if is_tensor(mask) and staying(mask, device):
-        return _rectangles_there(mask)
-    inside = to_numpy(mask != 0 if is_tensor(mask) and dtype_name(mask) == "bfloat16" else mask).astype(bool)
-    tokens = inside[:, :, 0].sum(1, dtype=np.int64)
-    frames = inside[:, 0, :].sum(1, dtype=np.int64)
-    for b, (item, S, T) in enumerate(zip(inside, tokens.tolist(), frames.tolist())):
-        if np.count_nonzero(item) != S * T or not item[:S, :T].all():
-            raise _no_rectangle(b)
-    return tokens, frames
-
-
-def _rectangles_there(mask: Any) -> tuple[Int64Array, Int64Array]:
-    """`rectangles` of a tensor on a device: a few numbers an item are waited for, not the mask."""
-    torch = sys.modules["torch"]
-    inside = mask != 0
-    tokens, frames = inside[:, :, 0].sum(1), inside[:, 0, :].sum(1)
-    row, column = (torch.arange(size, device=mask.device) for size in mask.shape[1:])
-    rectangle = (row < tokens[:, None])[:, :, None] & (column < frames[:, None])[:, None, :]
-    wrong = (inside != rectangle).flatten(1).any(1)
-    table = to_numpy(torch.stack([tokens, frames, wrong.to(tokens.dtype)]))
-    if table[2].any():
-        raise _no_rectangle(int(np.argmax(table[2])))
-    return table[0], table[1]
-
-
-def _no_rectangle(item: int) -> InvalidRequestError:
-    reason = f"item {item}: the true cells must be a rectangle [:tokens, :frames] that starts at cell (0, 0)"
-    return InvalidRequestError("mask", reason)
+    def align_mas(self, values: Items, *, on_error: OnError = "raise") -> AsyncGenerator[Alignment, None]:
+        """See `AlignClient.align_mas`."""
+        return self._results(MasFamily(self._transport.torch_device), values, on_error)
