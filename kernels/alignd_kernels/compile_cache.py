@@ -174,7 +174,7 @@ def compile_seconds() -> float:
     return _clock.seconds
 
 
-def kernel(function: Callable[..., None]) -> Callable[..., None]:
+def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile `function` by Numba at its first call per argument types, releasing the GIL, cached as described above.
 
     `fastmath` stays off: sums are in the order written, nothing is contracted, and NaN and infinities are honoured.

@@ -21,7 +21,7 @@ from numba import njit
 
 from alignd_kernels.dtypes import DType, widen
 from alignd_kernels.mas import cpu
-from alignd_kernels.mas.batch import MasBatch
+from alignd_kernels.mas.batch import END_TO_END, MasBatch
 from alignd_kernels.mas.tile import advance_inner
 from alignd_kernels.numba_helpers import model_of
 from alignd_kernels.ragged import offsets_of
@@ -207,6 +207,26 @@ def test_scratch_is_stated_and_small() -> None:
     assert need.dtype == np.int64
     assert 160 * 800 / 8 < need[0] < 160 * 800 / 2
     assert need[1:].tolist() == [0, 0]
+
+
+@FEW
+@given(mas_batches())
+def test_demand_is_the_sum_of_all_and_the_largest(batch: MasBatch) -> None:
+    need, cells = cpu.scratch_bytes(batch), batch.tokens * batch.frames
+    largest = int(need.max(initial=0))
+    assert cpu.demand(batch.tokens, batch.frames, batch.dtype) == (int(cells.sum()), int(need.sum()), largest)
+
+
+@pytest.mark.parametrize("dtype", DType)
+def test_items_end_to_end_need_no_offsets(dtype: DType) -> None:
+    sizes = [(3, 40), (0, 5), (70, 90), (2, 1), (1, 1)]
+    rng = np.random.default_rng(8)
+    values = stored(np.concatenate([rng.standard_normal(S * T) for S, T in sizes]), dtype)
+    tokens, frames = np.array(sizes).T
+    offsets = offsets_of(tokens * frames)[:-1]
+    told = cpu.align(MasBatch(values, dtype, offsets, tokens, frames, frames))
+    same_results(cpu.align(MasBatch(values, dtype, END_TO_END, tokens, frames, frames)), told)
+    assert told.statuses.tolist() == [Status.OK, Status.EMPTY, Status.OK, Status.TOO_FEW_FRAMES, Status.OK]
 
 
 def test_memory_that_cannot_be_had_is_a_memory_error(monkeypatch: pytest.MonkeyPatch) -> None:

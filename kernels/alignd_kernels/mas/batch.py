@@ -1,6 +1,7 @@
 """The ragged batch of monotonic alignment search, and its result."""
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -8,6 +9,9 @@ import numpy.typing as npt
 from alignd_kernels.dtypes import DType
 from alignd_kernels.ragged import Buffers, Int64Array, as_one, offsets_of
 from alignd_kernels.status import Status
+
+END_TO_END: Final = np.zeros(0, np.int64)
+"""Instead of a batch's offsets, on the CPU: its items follow each other without gaps, in one buffer, from its start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +21,7 @@ class MasBatch:
     Attributes:
         values: 1-D, of `dtype.storage`; or several such, `sources` then names the one of each item.
         dtype: type of the scores.
-        offsets: int64 [B], index in its buffer of each item's cell (0, 0).
+        offsets: int64 [B], index in its buffer of each item's cell (0, 0); or `END_TO_END`.
         tokens: int64 [B], S of each item.
         frames: int64 [B], T of each item.
         pitches: int64 [B], elements from a token's row to the next; frames are contiguous. With `frames_first`, from

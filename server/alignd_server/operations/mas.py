@@ -10,7 +10,7 @@ import numpy.typing as npt
 from alignd.wire import MAXIMUM_PATH, DataType, ItemStatus, MasReply, MasRequest
 from alignd.wire.arrays import cut, nbytes_of, on_device
 from alignd_kernels import mas
-from alignd_kernels.mas.batch import MasBatch
+from alignd_kernels.mas.batch import END_TO_END, MasBatch
 from alignd_kernels.ragged import offsets_of
 from alignd_kernels.status import Status
 from alignd_server.device import Device
@@ -52,16 +52,22 @@ class MasOperation:
         return nbytes_of(request.values)
 
     def cost(self, request: MasRequest, device: Device) -> Cost:
-        tokens, frames = request.tokens, request.frames
+        tokens, frames, dtype = request.tokens, request.frames, DTYPES[request.data_type]
+        nbytes = self.payload_bytes(request)
+        kernels = backends.backend("mas", device)
+        if device.torch_device is None:
+            cells, scratch, largest = kernels.demand(tokens, frames, dtype)
+            return Cost(len(tokens), cells, nbytes, scratch, largest)
         # Where the items lie is no matter of memory.
-        batch = MasBatch(NO_VALUES, DTYPES[request.data_type], frames, tokens, frames, frames)
-        scratch = backends.backend("mas", device).scratch_bytes(batch)
-        return cost_of(int((tokens * frames).sum()), scratch, self.payload_bytes(request))
+        each = kernels.scratch_bytes(MasBatch(NO_VALUES, dtype, frames, tokens, frames, frames))
+        return cost_of(int((tokens * frames).sum()), each, nbytes)
 
     def run(self, requests: Sequence[MasRequest], device: Device, *, alone: bool) -> Launch[MasReply]:
-        batch = _batch(requests)
+        batch = _batch(requests, device)
         align = backends.backend("mas", device).align
         result = backends.run(align, batch, device, alone, [request.values for request in requests])
+        if len(requests) == 1:
+            return Launch([_reply(requests[0], result.statuses, result.durations, result.scores)], result.kernel_ns)
         items = shares(requests, len)
         tokens = shares(requests, lambda request: int(request.tokens.sum()))
         replies = [
@@ -97,11 +103,15 @@ class MasOperation:
         )
 
 
-def _batch(requests: Sequence[MasRequest]) -> MasBatch:
+def _batch(requests: Sequence[MasRequest], device: Device) -> MasBatch:
+    first = requests[0]
+    dtype = DTYPES[first.data_type]
+    if len(requests) == 1 and isinstance(first.values, np.ndarray) and device.torch_device is None:
+        return MasBatch(first.values, dtype, END_TO_END, first.tokens, first.frames, first.frames)
     tokens = concatenated([request.tokens for request in requests])
     frames = concatenated([request.frames for request in requests])
     values, sources, offsets = located([request.values for request in requests], tokens * frames)
-    return MasBatch(values, DTYPES[requests[0].data_type], offsets, tokens, frames, frames, sources)
+    return MasBatch(values, dtype, offsets, tokens, frames, frames, sources)
 
 
 def _reply(
