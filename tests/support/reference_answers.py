@@ -10,6 +10,7 @@ from alignd_kernels.ctc import reference as ctc
 from alignd_kernels.dtypes import DType, widen
 from alignd_kernels.mas import reference as mas
 from alignd_kernels.status import Status
+from alignd_kernels.transducer import reference as transducer
 
 
 def status_of(status: Status, field: str) -> wire.ItemStatus:
@@ -52,6 +53,44 @@ def forced_align(request: wire.CtcRequest) -> wire.CtcReply:
     )
 
 
+def _lattices(request: wire.TransducerRequest) -> list[Any]:
+    """Arcs [T, U + 1, 2] of each item."""
+    nodes = (request.labels + 1).tolist()
+    shapes = [(frames, 2 * n) for frames, n in zip(request.frames.tolist(), nodes)]
+    rows = matrices(request.arcs, request.data_type, shapes)
+    return [arcs.reshape(len(arcs), n, 2) for arcs, n in zip(rows, nodes)]
+
+
+def _lattice_status(arcs: Any, modified: bool) -> Status:
+    return transducer.check_labels(np.ones(arcs.shape[1] - 1, int), len(arcs), 2, 0, modified)
+
+
+def transducer_align(request: wire.TransducerRequest) -> wire.TransducerReply:
+    answers = []
+    for arcs in _lattices(request):
+        status = _lattice_status(arcs, request.modified)
+        nothing = (status, np.zeros(arcs.shape[1] - 1, np.int32), np.nan)
+        answers.append(transducer.align(arcs, request.modified, np.float32) if status is Status.OK else nothing)
+    return wire.TransducerReply(
+        tuple(status_of(status, "arcs") for status, _, _ in answers),
+        np.concatenate([frames for _, frames, _ in answers]),
+        np.array([score for _, _, score in answers]),
+    )
+
+
+def transducer_posteriors(request: wire.TransducerRequest) -> wire.TransducerPosteriorsReply:
+    answers = []
+    for arcs in _lattices(request):
+        status = _lattice_status(arcs, request.modified)
+        nothing = (status, np.zeros(arcs.shape[:2]), np.nan)
+        answers.append(transducer.posteriors(arcs, request.modified) if status is Status.OK else nothing)
+    return wire.TransducerPosteriorsReply(
+        tuple(status_of(status, "arcs") for status, _, _ in answers),
+        np.concatenate([nodes.ravel() for _, nodes, _ in answers]).astype(np.float32),
+        np.array([score for _, _, score in answers]),
+    )
+
+
 def align_audio(request: wire.AudioRequest) -> wire.AudioReply:
     """A byte is a millisecond, and each letter lasts as long as the next."""
     seconds = len(request.audio) / 1000
@@ -72,16 +111,25 @@ def align_audio(request: wire.AudioRequest) -> wire.AudioReply:
 ANSWERS: dict[str, Callable[[Any], Any]] = {
     "MaximumPath": maximum_path,
     "ForcedAlign": forced_align,
+    "TransducerAlign": transducer_align,
+    "TransducerPosteriors": transducer_posteriors,
     "AlignAudio": align_audio,
 }
-RPCS = {rpc.name: rpc for rpc in (wire.MAXIMUM_PATH, wire.FORCED_ALIGN, wire.ALIGN_AUDIO, wire.GET_SERVER_INFO)}
+ALIGNMENTS: tuple[wire.Rpc[Any, Any], ...] = (
+    wire.MAXIMUM_PATH,
+    wire.FORCED_ALIGN,
+    wire.TRANSDUCER_ALIGN,
+    wire.TRANSDUCER_POSTERIORS,
+    wire.ALIGN_AUDIO,
+)
+RPCS = {rpc.name: rpc for rpc in (*ALIGNMENTS, wire.GET_SERVER_INFO)}
 
 
 def server_info(max_message_bytes: int = 64 << 20, max_queue_items: int = 65_536) -> wire.ServerInfo:
     return wire.ServerInfo(
         "0.0.0",
         (wire.Device("cpu", "a patient one", "reference"),),
-        ("MaximumPath", "ForcedAlign", "AlignAudio"),
+        tuple(ANSWERS),
         (wire.Model("even", "en", 16_000, 0.02, "Apache-2.0"),),
         wire.Limits(max_message_bytes, max_queue_items, 1 << 29, 1 << 27),
     )
