@@ -166,7 +166,8 @@ def posteriors(arcs: FloatArray, modified: bool = False) -> tuple[Status, FloatA
     total = float(beta[0, 0])
     if not np.isfinite(total):
         return Status.NO_FINITE_PATH, nothing, np.nan
-    return Status.OK, np.exp(alpha[:T] + beta[:T] - total), total
+    # Never above 1, whatever sums of 10³⁰ round to.
+    return Status.OK, np.exp(np.minimum(alpha[:T] + beta[:T] - total, 0.0)), total
 
 
 def cost(arcs: FloatArray, modified: bool = False, fastemit_lambda: float = 0.0) -> tuple[float, FloatArray]:
@@ -188,6 +189,6 @@ def cost(arcs: FloatArray, modified: bool = False, fastemit_lambda: float = 0.0)
             if not legal(t, u, T, U, modified):
                 continue
             for kind, after in arcs_from(t, u, T, U, modified):
-                occupation = np.exp(alpha[t, u] + float(arcs[t, u, kind]) + beta[after] - total)
+                occupation = np.exp(min(alpha[t, u] + float(arcs[t, u, kind]) + beta[after] - total, 0.0))
                 gradient[t, u, kind] = -occupation * (1.0 + fastemit_lambda if kind else 1.0)
     return -total, gradient
