@@ -173,7 +173,8 @@ def _align_range(
         pitches = items[FRAME_PITCH, b], items[NODE_PITCH, b]
         item = Item(items[ADDRESS, b], T, U, pitches[0], pitches[1], items[BLANK, b], slant)
         columns = targets[items[FIRST_TARGET, b] : items[FIRST_TARGET, b] + U]
-        suspect = forward(item, columns, model, blanks, labels, V, edges, steps)
+        paired = items[VOCABULARY, b] == 2 and item.blank == 0 and item.node_pitch == 2
+        suspect = forward(item, columns, paired, model, blanks, labels, V, edges, steps)
         best = V[U & (LANES - 1)]
         # +inf in an arc that a path can take gives +inf in the end, or NaN on the way.
         if (suspect or not best < np.inf) and any_not_finite(item, columns, model):

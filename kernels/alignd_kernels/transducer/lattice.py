@@ -12,6 +12,7 @@ from typing import Final
 import numpy as np
 
 from alignd_kernels.compile_cache import part
+from alignd_kernels.transducer.pairs import gather_pairs
 from alignd_kernels.transducer.skew import arc_at, gather, legal_blanks, legal_labels
 from alignd_kernels.transducer.strip import LANES, advance
 
@@ -41,11 +42,12 @@ def item_words(T, U, slant):
 
 
 @part
-def forward(item, columns, model, blanks, labels, V, edges, steps):
+def forward(item, columns, paired, model, blanks, labels, V, edges, steps):
     """Scores of the best paths, row by row.
 
     Args:
         columns: int32 [U], the labels.
+        paired: whether each node is blank and label, in that order, and the next one's follow.
         blanks, labels: scratch of the accumulator's type, [ROWS, LANES].
         V: [LANES], scratch; then the scores of the last strip's nodes in the last row.
         edges: [last_row + 1], scratch.
@@ -64,9 +66,12 @@ def forward(item, columns, model, blanks, labels, V, edges, steps):
         stop = min(end, first + stride)
         V[:] = -np.inf
         for row in range(first, stop, ROWS):
-            gather(item, columns, model, row - 1, first, blanks, labels)
-            word = strip * stride + row - first
-            found |= advance(blanks, labels, min(ROWS, stop - row), V, edges, row, steps, word)
+            rows = min(ROWS, stop - row)
+            if paired:
+                gather_pairs(item, model, row - 1, first, rows, blanks, labels)
+            else:
+                gather(item, columns, model, row - 1, first, blanks[:rows], labels[:rows])
+            found |= advance(blanks, labels, rows, V, edges, row, steps, strip * stride + row - first)
     return found != 0
 
 
