@@ -78,7 +78,8 @@ test: $(VENV)/installed ## Run all tests that need no GPU (ARGS="-k mas" narrows
 
 test-triton36: $(TRITON36_VENV)/installed ## Compile the kernels under Triton 3.6.0 too
 	PYTHONPATH=proto:kernels $(TRITON36_VENV)/bin/python -m pytest --numprocesses $(WORKERS) --maxprocesses 8 \
-		tests/kernels/test_gpu_compile_mas.py tests/kernels/test_gpu_compile_ctc.py $(ARGS)
+		tests/kernels/test_gpu_compile_mas.py tests/kernels/test_gpu_compile_ctc.py \
+		tests/kernels/test_gpu_compile_transducer.py $(ARGS)
 
 demo: $(DEMO_VENV)/installed ## Start a server, align a real recording through the client, show words, times and latency
 	@$(DEMO_VENV)/bin/python scripts/demo.py
