@@ -26,6 +26,10 @@ KERNELS = {
         "ctc_window_kernel": "ctc.gpu_window",
         "ctc_window_trace_kernel": "ctc.gpu_window_trace",
     },
+    "transducer": {
+        "transducer_arcs_kernel": "transducer.gpu_arcs",
+        "transducer_forward_kernel": "transducer.gpu_forward",
+    },
 }
 """The kernels that a family launches, and where they are; `variants` beside each says what it is compiled for."""
 
@@ -72,6 +76,25 @@ ELEMENTS = {
         "on_path": "accumulator",
         "paths": "i32",
         "frame_scores": "fp32",
+        "scores": "fp64",
+        "statuses": "i32",
+    },
+    "transducer": {
+        "log_probs": "scores",
+        "targets": "i32",
+        "frames": "i64",
+        "labels": "i64",
+        "table": "i64",
+        "arcs": "accumulator",
+        "checked": "i32",
+        "borders": "i64",
+        "tickets": "i32",
+        "bits": "i32",
+        "best": "fp64",
+        "trouble": "i32",
+        "arrivals": "i32",
+        "emissions": "i32",
+        "on_path": "accumulator",
         "scores": "fp64",
         "statuses": "i32",
     },
