@@ -20,9 +20,10 @@ MEMORY = 8 << 30
 KERNELS = {
     "mas": {"mas_forward_kernel": "mas.gpu_forward", "mas_trace_kernel": "mas.gpu_trace"},
     "ctc": {
-        "ctc_prepare_kernel": "ctc.gpu_prepare",
+        "ctc_star_kernel": "ctc.gpu_star",
         "ctc_forward_kernel": "ctc.gpu_forward",
         "ctc_trace_kernel": "ctc.gpu_trace",
+        "ctc_prepare_kernel": "ctc.gpu_prepare",
         "ctc_window_kernel": "ctc.gpu_window",
         "ctc_window_trace_kernel": "ctc.gpu_window_trace",
     },
@@ -59,7 +60,6 @@ ELEMENTS = {
         "frames": "i64",
         "table": "i64",
         "star_scores": "fp32",
-        "labels": "i32",
         "wild": "scores",
         "repeats": "i32",
         "trouble": "i32",

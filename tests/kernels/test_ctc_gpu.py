@@ -2,7 +2,9 @@
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -28,7 +30,7 @@ from kernels.strategies import (
 )
 
 from alignd_kernels import gpu_borders
-from alignd_kernels.ctc import cpu, gpu, gpu_forward, reference
+from alignd_kernels.ctc import cpu, gpu, gpu_strip, reference
 from alignd_kernels.ctc.batch import STAR, STAR_MAX, CtcBatch
 from alignd_kernels.dtypes import DType
 from alignd_kernels.ragged import offsets_of
@@ -45,6 +47,17 @@ FEW = settings(SETTINGS, max_examples=examples(6))
 def garbage() -> Iterator[None]:
     with garbage_in_new_memory():
         yield
+
+
+@contextmanager
+def way_back(launches: int) -> Iterator[None]:
+    """Found by the strip that ends last, or in a launch of its own: as for long items."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gpu, "FUSED_CHUNKS", 2**31 if launches == 1 else 0)
+        yield
+
+
+LAUNCHES = pytest.mark.parametrize("launches", [1, 2])
 
 
 def item(labels: int, spare: int, seed: int, vocabulary: int = 6, star: float = STAR_MAX) -> CtcItem:
@@ -71,25 +84,29 @@ def visited_columns(batch: CtcBatch, index: int) -> np.ndarray:
 
 
 @on_each_device
+@LAUNCHES
 @SETTINGS
 @given(batch=ctc_batches(max_items=4))
-def test_equals_the_reference(device: str, batch: CtcBatch) -> None:
-    check_ctc(batch, gpu.align(batch, device))
+def test_equals_the_reference(device: str, launches: int, batch: CtcBatch) -> None:
+    with way_back(launches):
+        check_ctc(batch, gpu.align(batch, device))
 
 
 @on_each_device
+@LAUNCHES
 @FEW
 @given(batch=ctc_batches(max_labels=70, max_spare=70, max_items=2))
-def test_equals_the_reference_over_several_strips(device: str, batch: CtcBatch) -> None:
-    check_ctc(batch, gpu.align(batch, device))
+def test_equals_the_reference_over_several_strips(device: str, launches: int, batch: CtcBatch) -> None:
+    with way_back(launches):
+        check_ctc(batch, gpu.align(batch, device))
 
 
 EDGES = (1, 31, 32, 33, 63, 64, 65, 127)
 
 
 @on_each_device
-@pytest.mark.parametrize("labels", EDGES)
-def test_sizes_at_the_edges_of_strips_and_chunks(device: str, labels: int) -> None:
+@pytest.mark.parametrize(("labels", "launches"), list(zip(EDGES, itertools.cycle([1, 2, 1]))))
+def test_sizes_at_the_edges_of_strips_and_chunks(device: str, labels: int, launches: int) -> None:
     """With no frame to spare, one, and as many as lead to the edges of the chunks."""
     least = len(item(labels, 0, labels)[0])
     spare = sorted({0, 1, *(frames - least for frames in EDGES if frames > least)})
@@ -98,7 +115,51 @@ def test_sizes_at_the_edges_of_strips_and_chunks(device: str, labels: int) -> No
     items = [item(labels, more, labels) for more in spare]
     dtype = DType.FLOAT64 if labels in (33, 64) else DType.FLOAT32
     batch = ctc_batch(items, dtype)
+    with way_back(launches):
+        check_ctc(batch, gpu.align(batch, device))
+
+
+@on_each_device
+@pytest.mark.parametrize("dtype", [DType.FLOAT32, DType.FLOAT64])
+@pytest.mark.parametrize(
+    ("frames", "fused"), [(1, True), (31, True), (32, True), (33, True), (511, True), (512, True), (513, False)]
+)
+def test_frames_at_the_edges_of_what_one_launch_does(
+    device: str, frames: int, fused: bool, dtype: DType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, forward, trace = watched(monkeypatch, really=True)
+    batch = ctc_batch([item(1, frames - 1, frames)], dtype)
+    assert batch.frames.tolist() == [frames]
     check_ctc(batch, gpu.align(batch, device))
+    assert (len(forward.grids), len(trace.grids)) == ((1, 0) if fused else (1, 1))
+
+
+@on_each_device
+@pytest.mark.parametrize("dtype", DType)
+def test_one_launch_more_changes_nothing(device: str, dtype: DType) -> None:
+    rng = np.random.default_rng(12)
+    items = [(normal(rng, x.shape), targets, *rest) for x, targets, *rest in (item(40, 30, 0), item(3, 90, 1))]
+    items += [item(5, -6, 2), item(0, 9, 3), item(33, 0, 4)]
+    batch = ctc_batch(items, dtype)
+    with way_back(1):
+        once = gpu.align(batch, device)
+    with way_back(2):
+        same_results(gpu.align(batch, device), once)
+
+
+@on_each_device
+def test_more_targets_than_are_looked_at_at_a_time(device: str) -> None:
+    """A repeat over the edge and more behind it; a bad target behind it."""
+    rng = np.random.default_rng(22)
+    targets = (np.arange(520) % 2 + 1).astype(np.int32)
+    late = targets.copy()
+    targets[512:] = targets[511]
+    late[[512, 515]] = [5, 0]
+    items = [(dyadic(rng, (530, 5)), each, 0, 0.0) for each in (targets, late)]
+    batch = ctc_batch(items, DType.FLOAT32)
+    result = gpu.align(batch, device)
+    check_ctc(batch, result)
+    assert result.statuses.tolist() == [Status.OK, Status.TARGET_OUT_OF_RANGE]
 
 
 @on_each_device
@@ -130,7 +191,8 @@ def test_items_with_few_frames_to_spare(device: str, targets: list[int]) -> None
 
 
 @on_each_device
-def test_bad_targets_get_the_first_ones_status(device: str) -> None:
+@LAUNCHES
+def test_bad_targets_get_the_first_ones_status(device: str, launches: int) -> None:
     """What stands behind the first bad target, or in a later chunk of 32, does not count."""
     x = np.zeros((200, 5))
     bad = [[0], [5], [-2], [STAR, STAR], [STAR, STAR, 0], [0, 5], [5, 0], [1, 5, STAR, STAR]]
@@ -142,7 +204,8 @@ def test_bad_targets_get_the_first_ones_status(device: str) -> None:
     items += [(x[:0], np.array([7], np.int32), 9, 0.0), (x, np.zeros(0, np.int32), 9, 0.0)]
     items += [(x[:3], np.array([1, 1, 1], np.int32), 0, 0.0), (x[:5], np.array([1, 1, 1], np.int32), 0, 0.0)]
     batch = ctc_batch(items, DType.FLOAT32)
-    result = gpu.align(batch, device)
+    with way_back(launches):
+        result = gpu.align(batch, device)
     check_ctc(batch, result)
     assert set(result.statuses) >= {Status.TARGET_IS_BLANK, Status.TARGET_OUT_OF_RANGE, Status.ADJACENT_STARS}
 
@@ -303,7 +366,7 @@ def test_too_little_scratch_is_an_error_not_a_fault(device: str, size: str, monk
     assert not result.durations.any()
 
 
-KERNELS = ("ctc_prepare_kernel", "ctc_forward_kernel", "ctc_trace_kernel")
+KERNELS = ("ctc_star_kernel", "ctc_forward_kernel", "ctc_trace_kernel")
 
 
 def watched(monkeypatch: pytest.MonkeyPatch, *, really: bool) -> list[Launches]:
@@ -316,14 +379,24 @@ def watched(monkeypatch: pytest.MonkeyPatch, *, really: bool) -> list[Launches]:
 
 
 @on_each_device
-def test_three_launches_for_a_batch_of_any_lengths(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    prepare, forward, trace = watched(monkeypatch, really=True)
-    batch = ctc_batch([item(2, 0, 0), item(40, 93, 1), item(0, 5, 2), item(3, -2, 3)], DType.FLOAT32)
+def test_launches_for_a_batch_of_any_lengths(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    star, forward, trace = watched(monkeypatch, really=True)
+    short = [(2, 0), (40, 93), (0, 5), (3, -2)]
+    batch = ctc_batch([item(*sizes, seed, star=-0.5) for seed, sizes in enumerate(short)], DType.FLOAT32)
     check_ctc(batch, gpu.align(batch, device))
     assert int(batch.frames.max()) in range(129, 257)
-    assert prepare.grids == [(4 * (1 + 2),)]  # one for the targets, and one for each 128 frames
     assert forward.grids == [(4 * 2,)]  # strips of 32 pairs
-    assert trace.grids == [(4 * 2,)]  # four chunks of 32 frames
+    assert star.grids == trace.grids == []
+    longer = ctc_batch([item(2, 0, 0, star=-0.5), item(1, 800, 1, star=-0.5)], DType.FLOAT32)
+    check_ctc(longer, gpu.align(longer, device))
+    assert forward.grids[1:] == [(2,)]
+    assert trace.grids == [(2 * 7,)]  # four chunks of 32 frames a program
+    assert star.grids == []
+    largest = ctc_batch([item(*sizes, seed, star=STAR_MAX) for seed, sizes in enumerate(short)], DType.FLOAT32)
+    check_ctc(largest, gpu.align(largest, device))
+    assert star.grids == [(4 * 2,)]  # 128 frames a program
+    assert forward.grids[2:] == [(4 * 2,)]
+    assert len(trace.grids) == 1
 
 
 @on_each_device
@@ -342,7 +415,7 @@ def test_scratch_is_what_is_used(device: str, monkeypatch: pytest.MonkeyPatch) -
         batch = ctc_batch(items, dtype)
         gpu.align(batch, device)
         need = gpu.scratch_bytes(batch)
-        names = ["labels", "wild", "repeats", "trouble", "bits", "moved"]
+        names = ["wild", "trouble", "bits", "moved"]
         scratch = [trace.arguments[-1][name] for name in names]
         if dtype is DType.FLOAT64:
             scratch.append(trace.arguments[-1]["on_path"])
@@ -351,10 +424,10 @@ def test_scratch_is_what_is_used(device: str, monkeypatch: pytest.MonkeyPatch) -
         allocated = sum(tensor.numel() * tensor.element_size() for tensor in scratch)
         planes = 2 if dtype is DType.FLOAT64 else 1
         allocated += 8 * planes * forward.arguments[-1]["plane"]
-        # Two items have no path. Their labels and frames are there, and a strip of one label in one frame.
+        # Two items have no path. Their frames are there, and a strip of one label in one frame.
         per_frame = dtype.storage.itemsize + (8 if dtype is DType.FLOAT64 else 0)
-        allocated -= per_frame * int(batch.frames[1:3].sum()) + 4 * int(batch.target_lengths[1:3].sum())
-        allocated -= 2 * (14 * 32 * 2 + 8)
+        allocated -= per_frame * int(batch.frames[1:3].sum())
+        allocated -= 2 * (14 * 32 * 2 + 4)
         assert need.sum() == allocated
         assert need[0] < 1.1 * 300 * 1300
         assert need[1:3].tolist() == [0, 0]
@@ -370,7 +443,10 @@ def test_border_memory_is_used_again(device: str, dtype: DType) -> None:
 
 
 @on_each_device
-def test_a_border_that_never_comes_fails_its_item_alone(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@LAUNCHES
+def test_a_border_that_never_comes_fails_its_item_alone(
+    device: str, launches: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Tickets begin with the second one: the first strip of the first item is never computed."""
 
     def one_drawn(words: int, items: int) -> gpu_borders.Borders:
@@ -381,7 +457,8 @@ def test_a_border_that_never_comes_fails_its_item_alone(device: str, monkeypatch
     monkeypatch.setattr(gpu, "PATIENCE", 3)
     _, forward, _ = watched(monkeypatch, really=True)
     batch = ctc_batch([item(70, 20, 1), item(3, 9, 2), item(40, 8, 3)], DType.FLOAT32)
-    result, expected = gpu.align(batch, device), cpu.align(batch)
+    with way_back(launches):
+        result, expected = gpu.align(batch, device), cpu.align(batch)
     assert result.statuses.tolist() == [Status.INTERNAL, Status.OK, Status.OK]
     trouble = forward.arguments[0]["trouble"].tolist()
     assert [trouble[strip] & 2 for strip in (1, 3, 4, 5)] == [2, 0, 0, 0]
@@ -397,11 +474,15 @@ def test_a_border_that_never_comes_fails_its_item_alone(device: str, monkeypatch
 
 @pytest.mark.interpreter
 @pytest.mark.parametrize("dtype", [DType.FLOAT32, DType.FLOAT64])
-def test_words_that_are_never_handed_over_fail_their_item_alone(dtype: DType, monkeypatch: pytest.MonkeyPatch) -> None:
+@LAUNCHES
+def test_words_that_are_never_handed_over_fail_their_item_alone(
+    dtype: DType, launches: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(gpu, "PATIENCE", 3)
-    monkeypatch.setattr(gpu_forward, "hand_over", lambda *_: None)
+    monkeypatch.setattr(gpu_strip, "hand_over", lambda *_: None)
     batch = ctc_batch([item(3, 9, 2), item(40, 8, 3), item(31, 2, 4)], dtype)
-    assert gpu.align(batch, "cpu").statuses.tolist() == [Status.OK, Status.INTERNAL, Status.OK]
+    with way_back(launches):
+        assert gpu.align(batch, "cpu").statuses.tolist() == [Status.OK, Status.INTERNAL, Status.OK]
 
 
 def test_devices_without_kernels_are_refused() -> None:
@@ -454,3 +535,37 @@ def test_nothing_waits_before_the_results_are_asked_for() -> None:
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert (found.statuses == Status.OK).all()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("frames", [500, 1500])
+@pytest.mark.parametrize("star_score", [-1.0, STAR_MAX])
+def test_a_captured_graph_gives_new_answers_for_new_scores(frames: int, star_score: float) -> None:
+    rng = np.random.default_rng(13)
+    sizes = [(frames, 100), (300, 70), (9, 5)]
+    items = [random_targets(rng, labels, 32, 0) for _, labels in sizes]
+    targets = torch.zeros(3, 100, dtype=torch.int64)
+    for row, labels in zip(targets, items):
+        row[: len(labels)] = torch.from_numpy(labels)
+    log_probs = torch.zeros(3, frames, 32, device="cuda")
+    lengths, targets = torch.tensor(sizes).T.contiguous().cuda(), targets.cuda()
+    arguments = (log_probs, targets, lengths[0], lengths[1])
+    gpu.launch(*arguments, star_score=star_score)  # compiles
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        found = gpu.launch(*arguments, star_score=star_score)
+    for _ in range(3):
+        scores = normal(rng, (3, frames, 32))
+        log_probs.copy_(torch.from_numpy(scores))
+        graph.replay()
+        gpu.launch(*arguments, star_score=star_score)  # between replays, in memory of its own
+        batch = ctc_batch(
+            [(scores[b, :T], labels, 0, star_score) for b, ((T, _), labels) in enumerate(zip(sizes, items))],
+            DType.FLOAT32,
+        )
+        expected = cpu.align(batch)
+        starts = offsets_of(batch.frames)
+        np.testing.assert_array_equal(found.statuses.cpu(), expected.statuses)
+        np.testing.assert_array_equal(found.scores.cpu(), expected.scores)
+        for b, (begin, end) in enumerate(itertools.pairwise(starts)):
+            np.testing.assert_array_equal(found.paths[b, : end - begin].cpu(), expected.paths[begin:end])

@@ -15,7 +15,7 @@ pytest.importorskip("triton")
 from kernels.gpu_support import examples, garbage_in_new_memory, on_each_device
 from kernels.strategies import check_ctc, ctc_batch, ctc_batches, dyadic, normal, random_targets, same_results
 
-from alignd_kernels.ctc import gpu, gpu_forward, gpu_long
+from alignd_kernels.ctc import gpu, gpu_long, gpu_strip
 from alignd_kernels.ctc.batch import STAR_MAX, CtcBatch
 from alignd_kernels.dtypes import DType
 from alignd_kernels.status import Status
@@ -123,7 +123,7 @@ def test_no_strip_looks_beyond_the_borders(dtype: DType, monkeypatch: pytest.Mon
     ends: list[tuple[int, int]] = []
     looks = 0
     lent = gpu_long.borders
-    look = gpu_forward.look
+    look = gpu_strip.look
 
     @contextmanager
     def noted(*arguments: Any) -> Iterator[Any]:
@@ -142,7 +142,7 @@ def test_no_strip_looks_beyond_the_borders(dtype: DType, monkeypatch: pytest.Mon
         return look(words, plane, t, needed, accumulator)
 
     monkeypatch.setattr(gpu_long, "borders", noted)
-    monkeypatch.setattr(gpu_forward, "look", checked)
+    monkeypatch.setattr(gpu_strip, "look", checked)
     batch = ctc_batch([item(130, 270, 5)], dtype)
     with windows(1):
         check_ctc(batch, gpu.align(batch, "cpu"))

@@ -9,11 +9,11 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import torch
 
-from alignd_kernels.ctc import gpu_forward, gpu_long, gpu_prepare, gpu_trace
+from alignd_kernels.ctc import gpu_forward, gpu_long, gpu_star, gpu_trace
 from alignd_kernels.ctc.batch import STAR_MAX, CtcBatch, CtcResult, joined
 from alignd_kernels.ctc.gpu_forward import ctc_forward_kernel
 from alignd_kernels.ctc.gpu_item import MAX_PITCH
-from alignd_kernels.ctc.gpu_prepare import FRAMES_PER_PROGRAM, ctc_prepare_kernel
+from alignd_kernels.ctc.gpu_star import ctc_star_kernel
 from alignd_kernels.ctc.gpu_trace import CHUNKS_PER_PROGRAM, ctc_trace_kernel
 from alignd_kernels.dtypes import DType
 from alignd_kernels.gpu_borders import PATIENCE, borders
@@ -30,6 +30,9 @@ from alignd_kernels.gpu_common import (
     with_end,
 )
 from alignd_kernels.ragged import Int64Array, offsets_of
+
+FUSED_CHUNKS: Final = 16
+"""Of items whose way back, some 1.2 µs a chunk on one warp, takes less than what a second launch costs the host."""
 
 
 class DeviceResult(NamedTuple):
@@ -88,13 +91,13 @@ def scratch_bytes(batch: CtcBatch) -> Int64Array:
     """Device memory that each item needs beside its input and output, int64 [B]: about 0.7·L·(T − L) bytes for float32.
 
     Exactly 14·32·⌈(L + 1)/32⌉·(⌊(T − L + 62)/32⌋ + 1) for the way back, 8·p·⌊L/32⌋·(T − L + 1) for the borders,
-    8·⌈(L + 1)/32⌉ + 4·L for the labels, s·T for the star and for float64 8·T for the path, with s the stored scores'
+    4·⌈(L + 1)/32⌉ for what went wrong, s·T for the star and for float64 8·T for the path, with s the stored scores'
     size and p = 1, or 2 for float64; 0 for an item that has no path whatever its labels. Where the first two come to
     more than `KEPT_BYTES`, `gpu_long.window_bytes` in their place if that is less.
     """
     L, T = batch.target_lengths, batch.frames
     windows = _in_windows(batch)
-    need = np.where(windows > 0, windows, _state_bytes(batch)) + 8 * _strips(L) + 4 * L
+    need = np.where(windows > 0, windows, _state_bytes(batch)) + 4 * _strips(L)
     need += (batch.dtype.storage.itemsize + (8 if batch.dtype is DType.FLOAT64 else 0)) * T
     return np.where((L >= 1) & (L <= T), need, 0)
 
@@ -108,6 +111,7 @@ class _Launch(NamedTuple):
         target_lengths, frames: int64 [B].
         table: see `gpu_item`.
         star_scores: float32 [B].
+        star_is_largest: whether one of them may be NaN.
         paths, durations, frame_scores: outputs, not cleared.
         strips: of the widest item.
         longest: frames of the longest item.
@@ -121,6 +125,7 @@ class _Launch(NamedTuple):
     frames: torch.Tensor
     table: torch.Tensor
     star_scores: torch.Tensor
+    star_is_largest: bool
     paths: torch.Tensor
     durations: torch.Tensor
     frame_scores: torch.Tensor
@@ -135,30 +140,36 @@ class _Launch(NamedTuple):
         device, dtype, items = self.log_probs.device, DTYPES[self.log_probs.dtype], self.table.shape[1] - 1
         empty = functools.partial(torch.empty, device=device)
         scores, statuses = empty(items, dtype=torch.float64), empty(items, dtype=torch.int32)
-        labels = empty(self.durations.numel(), dtype=torch.int32)
         wild = empty(self.paths.numel(), dtype=self.log_probs.dtype)
-        repeats, trouble = (empty(self.strip_count, dtype=torch.int32) for _ in range(2))
-        checked = empty(2 * items, dtype=torch.int32)
+        trouble = empty(self.strip_count, dtype=torch.int32)
+        checked = empty(items, dtype=torch.int32)
         ends = empty(2 * items, dtype=torch.float64)
         bits, moved = empty(3 * self.word_count, dtype=torch.int32), empty(self.word_count, dtype=torch.int16)
         on_path = self.frame_scores
         if dtype is DType.FLOAT64:
             on_path = empty(self.paths.numel(), dtype=torch.float64)
-        item = (self.target_lengths, self.frames, self.table, self.star_scores, labels, wild, repeats, trouble, checked)
         outputs = (self.paths, self.durations, self.frame_scores, scores, statuses)
-        blocks = 1 + -(-self.longest // FRAMES_PER_PROGRAM)
-        groups = max(1, -(-self.longest // (32 * CHUNKS_PER_PROGRAM)))
+        lengths = (self.target_lengths, self.frames, self.table, self.star_scores)
+        item = (self.log_probs, self.targets, *lengths, wild)
+        sizes = (items + 1, items, self.target_words)
+        chunks = max(1, -(-self.longest // 32))
+        fused = chunks <= FUSED_CHUNKS
         programs = items * self.strips
+        launches = []
+        if self.star_is_largest:
+            blocks = items * gpu_star.programs(self.longest)
+            launches.append(launcher(ctc_star_kernel, device, blocks, (*item, *sizes), **gpu_star.constants(dtype)))
         with borders(device, _planes(dtype) * self.border_count, items, programs) as memory:
-            targets = (self.log_probs, self.targets, *item, self.durations, items + 1, items, self.target_words)
-            state = (items + 1, items, memory.first_ticket, memory.epoch, self.border_count, PATIENCE)
-            strips = (self.log_probs, *item, memory.words, memory.tickets, bits, moved, ends, *state)
-            chunks = (self.log_probs, *item, bits, moved, ends, memory.arrivals, on_path, *outputs, items + 1, items)
-            launches = [
-                launcher(ctc_prepare_kernel, device, items * blocks, targets, **gpu_prepare.constants(dtype)),
-                launcher(ctc_forward_kernel, device, programs, strips, **gpu_forward.constants(dtype)),
-                launcher(ctc_trace_kernel, device, items * groups, chunks, **gpu_trace.constants(dtype)),
-            ]
+            left, found = (bits, moved, ends), (memory.arrivals, on_path, *outputs)
+            state = (memory.first_ticket, memory.epoch, self.border_count, PATIENCE)
+            strips = (*item, trouble, checked, memory.words, memory.tickets, *left, *found, *sizes, *state)
+            launches.append(
+                launcher(ctc_forward_kernel, device, programs, strips, **gpu_forward.constants(dtype, fused))
+            )
+            if not fused:
+                groups = items * -(-chunks // CHUNKS_PER_PROGRAM)
+                tensors = (*item, trouble, checked, *left, *found, *sizes)
+                launches.append(launcher(ctc_trace_kernel, device, groups, tensors, **gpu_trace.constants(dtype)))
             with stopwatch or nullcontext():
                 for launch in launches:
                     launch()
@@ -166,8 +177,9 @@ class _Launch(NamedTuple):
 
 
 def align(batch: CtcBatch, device: torch.device | str) -> CtcResult:
-    """Best paths of a batch, on the device's current stream: one copy in, three kernel launches, one copy out; and for
-    each item whose back-pointers would take more than `KEPT_BYTES`, launches by windows of its frames (`gpu_long`).
+    """Best paths of a batch, on the device's current stream: one copy in, one or two kernel launches (one more where a
+    star takes the largest label), one copy out; and for each item whose back-pointers would take more than
+    `KEPT_BYTES`, launches by windows of its frames (`gpu_long`).
 
     Args:
         batch: any lengths, also of no items.
@@ -207,9 +219,10 @@ def _align(batch: CtcBatch, device: torch.device, *, windows: bool) -> CtcResult
         stopwatch = Stopwatch(device)
         targets = to_device(batch.targets, device, torch.int32)
         star_scores = to_device(batch.star_scores, device, torch.float32)
+        star_is_largest = bool(np.isnan(batch.star_scores).any())
         if windows:
             item = (log_probs, table_there[-2], table_there[-1], table_there, star_scores)
-            host = to_host(gpu_long.enqueue(item, targets, labels, frames, batch.dtype, stopwatch))
+            host = to_host(gpu_long.enqueue(item, targets, labels, frames, batch.dtype, star_is_largest, stopwatch))
             return CtcResult(host[0], host[1], host[2], host[3], host[4], stopwatch.elapsed_ns())
         result = _Launch(
             log_probs,
@@ -219,6 +232,7 @@ def _align(batch: CtcBatch, device: torch.device, *, windows: bool) -> CtcResult
             table_there[-1],
             table_there,
             star_scores,
+            star_is_largest,
             torch.empty(frames, dtype=torch.int32, device=device),
             torch.empty(labels, dtype=torch.int32, device=device),
             torch.empty(frames, dtype=torch.float32, device=device),
@@ -235,12 +249,12 @@ def _align(batch: CtcBatch, device: torch.device, *, windows: bool) -> CtcResult
 def warm_up(device: torch.device | str, dtypes: Iterable[DType] = tuple(DType)) -> None:
     """Compile the kernels for these types, or load them from Triton's cache, so that no later call has to."""
     device = torch.device(device)
-    one = np.ones(1, np.int64)
+    one, longer = np.ones(1, np.int64), 32 * FUSED_CHUNKS + 1
     for dtype in dtypes:
-        target, star = np.ones(1, np.int32), np.zeros(1, np.float32)
-        of_item = (one - 1, one, 2 * one, 2 * one, target, one - 1, one, 0 * target, star)
-        batch = CtcBatch(np.zeros(2, dtype.storage), dtype, *of_item)
-        for windows in (False, True):
+        for frames, windows in ((2, False), (longer, False), (2, True)):
+            target, star = np.ones(1, np.int32), np.full(1, STAR_MAX, np.float32)
+            of_item = (one - 1, frames * one, 2 * one, 2 * one, target, one - 1, one, 0 * target, star)
+            batch = CtcBatch(np.zeros(2 * frames, dtype.storage), dtype, *of_item)
             _align(batch, device, windows=windows)
 
 
@@ -309,6 +323,7 @@ def launch(
             frames.contiguous(),
             table,
             star_scores,
+            star is None,
             *outputs,
             strips,
             T,

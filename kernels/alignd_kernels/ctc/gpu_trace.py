@@ -4,7 +4,7 @@
 
 A program first runs back from the last frame to its own chunks, one load a chunk (`moved`, which the way forward has
 left); then it follows each cell of its own ones. All programs of an item do so at a time; the one that ends last adds
-up the score.
+up the score. Short items take no launch for it: the strip that ends last goes through all their chunks.
 """
 
 from typing import Final
@@ -21,6 +21,7 @@ from alignd_kernels.ctc.gpu_item import (
     PITCH,
     STAR,
     STRIPS,
+    TARGETS,
     first_frame,
     place_in_window,
     place_of,
@@ -68,7 +69,7 @@ def _place(T, L, pair, chunk, window, WINDOW: tl.constexpr):
 
 
 @triton.jit
-def before_chunk(moved, T, L, state, chunk, window, WINDOW: tl.constexpr):
+def _before_chunk(moved, T, L, state, chunk, window, WINDOW: tl.constexpr):
     """The state before a chunk of the path that ends it in `state`."""
     line, position, known = _place(T, L, state // 2, chunk, window, WINDOW)
     distances = tl.load(moved + line * 32 + position, mask=known, other=0).to(tl.int32)
@@ -76,11 +77,12 @@ def before_chunk(moved, T, L, state, chunk, window, WINDOW: tl.constexpr):
 
 
 @triton.jit
-def follow_chunk(
+def _follow_chunk(
     log_probs,
     pitch,
     blank,
-    labels,
+    targets,
+    target_words,
     wild,
     star,
     T,
@@ -116,23 +118,24 @@ def follow_chunk(
     early_moves = tl.load(words + 32, mask=known, other=0)
     late_moves = tl.load(words + 64, mask=known, other=0)
     path = tl.zeros([32], tl.int32)
-    for i in tl.static_range(32):
-        j = 31 - i
-        path = tl.where(lane == j, 2 * pair + label, path)
-        if i < 31:
+    for half in tl.static_range(2):
+        label_moves = early_moves if half == 1 else late_moves
+        for back in range(16):  # not unrolled: that would double the time to compile a kernel that strips are in too
+            j = 31 - 16 * half - back
+            path = tl.where(lane == j, 2 * pair + label, path)
             at = tl.minimum(top - pair, 31)
             of_blank = (tl.gather(blank_moves, at, 0) >> j) & 1
-            of_label = (tl.gather(early_moves if j < 16 else late_moves, at, 0) >> j % 16 * 2) & 3
+            of_label = (tl.gather(label_moves, at, 0) >> 2 * (15 - back)) & 3
             # A blank goes to the label of the pair before, as does a label by two states; by one, to its own blank.
             left = tl.where(label == 1, of_label >> 1, of_blank)
             label_then = tl.where(label == 1, 1 - (of_label & 1), of_blank)
-            goes = t0 + j > 0
+            goes = j > tl.maximum(-t0, 0)  # not from the chunk's first frame, nor from frame 0
             pair -= tl.where(goes, left, 0)
             label = tl.where(goes, label_then, label)
     t = t0 + lane
     here = (t >= 0) & (path >= 0)
     on_label = here & (path % 2 == 1) & (path // 2 < L)
-    y = tl.load(labels + path // 2, mask=on_label, other=blank)
+    y = tl.load(targets + (path // 2).to(tl.int64) * target_words, mask=on_label, other=blank)
     x = tl.load(log_probs + t.to(tl.int64) * pitch + y, mask=here & (y != STAR), other=0.0)
     x = widen(x, on_path.dtype.element_ty)
     star_score = tl.zeros([32], on_path.dtype.element_ty) + star
@@ -162,16 +165,191 @@ def status_of(checked, trouble, ends, b, table, pitch_of_table, L):
     return uniform(status), tl.where(label_end >= blank_end, 2 * L - 1, 2 * L)
 
 
-@kernel
-def ctc_trace_kernel(
+@triton.jit
+def fail(status, labels, frames, durations, paths, frame_scores, score, status_out):
+    """The answer for an item without a path: zeros, NaN and why."""
+    fill_zeros(durations, labels)
+    fill_zeros(paths, frames)
+    fill_zeros(frame_scores, frames)
+    tl.store(score, float("nan"))
+    tl.store(status_out, status)
+
+
+@triton.jit
+def trace_chunks(
     log_probs,
+    pitch,
+    blank,
+    targets,
+    target_words,
+    wild,
+    star,
+    T,
+    L,
+    bits,
+    moved,
+    state,
+    stop,
+    begin,
+    count,
+    arrivals,
+    on_path,
+    paths,
+    durations,
+    frame_scores,
+    score,
+    status,
+    window,
+    ACC: tl.constexpr,
+    WINDOW: tl.constexpr,
+):
+    """The path in the chunks begin … begin + count − 1 before `stop`, of an item that has one; and its score and
+    status, if all other programs have ended: with WINDOW, in the first window, which is traced last.
+
+    Args:
+        bits, moved: as `strip_forward` has left them.
+        state: the path's at the end of the chunk before `stop`.
+        begin: a multiple of count, in a window from its first chunk on.
+        arrivals: int32 [1], zero at first, and in the end.
+        window: its first strip, first chunk and chunks; without WINDOW, 0 each.
+
+    Returns:
+        the path's state before chunk `begin`.
+    """
+    end = tl.minimum(begin + count, stop)
+    for back in range(stop - end):
+        state = _before_chunk(moved, T, L, state, stop - 1 - back, window, WINDOW)
+    first_pair = state
+    for back in range(end - begin):
+        chunk = end - 1 - back
+        first_pair = _follow_chunk(
+            log_probs,
+            pitch,
+            blank,
+            targets,
+            target_words,
+            wild,
+            star,
+            T,
+            L,
+            bits,
+            chunk,
+            state,
+            durations,
+            paths,
+            frame_scores,
+            on_path,
+            window,
+            WINDOW,
+        )
+        state = _before_chunk(moved, T, L, state, chunk, window, WINDOW)
+    if window[1] == 0:
+        if (begin == 0) & (first_pair != 0):
+            tl.atomic_add(arrivals, BROKEN, sem="relaxed")
+        arrived = arrive(arrivals)
+        if arrived % BROKEN == tl.cdiv(stop, count) - 1:
+            tl.store(arrivals, 0)
+            if arrived >= BROKEN:
+                fail(INTERNAL, L, T, durations, paths, frame_scores, score, status)
+            else:
+                tl.store(score, sum_in_order(on_path, T).to(ACC).to(tl.float64))
+                tl.store(status, OK)
+    return state
+
+
+@triton.jit
+def trace_item(
+    log_probs,
+    targets,
     target_lengths,
     frames,
     table,
     star_scores,
-    labels,
     wild,
-    repeats,
+    trouble,
+    checked,
+    bits,
+    moved,
+    ends,
+    arrivals,
+    on_path,
+    paths,
+    durations,
+    frame_scores,
+    scores,
+    statuses,
+    pitch_of_table,
+    target_words,
+    b,
+    begin,
+    count,
+    ACC: tl.constexpr,
+):
+    """The path of item b in `count` chunks from `begin` on; and its score and status, if all others have ended.
+
+    Args:
+        wild, trouble, checked, bits, moved, ends: as the strips have left them.
+        arrivals: int32 [items], zero, and zero again in the end.
+        on_path: scratch, accumulators, as many as paths; `frame_scores` itself if they are of this type.
+        durations: zero, written.
+        paths, frame_scores, scores, statuses: written.
+    """
+    L = tl.load(target_lengths + b).to(tl.int32)
+    T = tl.load(frames + b).to(tl.int32)
+    label_begin = entry_of(table, pitch_of_table, b, LABELS)
+    frame_begin = entry_of(table, pitch_of_table, b, PATHS)
+    frame_room = room_of(table, pitch_of_table, b, PATHS)
+    durations += label_begin
+    paths += frame_begin
+    frame_scores += frame_begin
+    status, state = status_of(checked, trouble, ends, b, table, pitch_of_table, L)
+    if status != OK:
+        if begin == 0:
+            label_room = room_of(table, pitch_of_table, b, LABELS)
+            fail(status, label_room, frame_room, durations, paths, frame_scores, scores + b, statuses + b)
+    elif begin < tl.cdiv(T, 32):
+        if begin == 0:
+            fill_zeros(paths + T, frame_room - T)
+            fill_zeros(frame_scores + T, frame_room - T)
+        bits_begin = entry_of(table, pitch_of_table, b, BITS)
+        trace_chunks(
+            log_probs + entry_of(table, pitch_of_table, b, LOG_PROBS),
+            entry_of(table, pitch_of_table, b, PITCH),
+            entry_of(table, pitch_of_table, b, BLANK).to(tl.int32),
+            targets + entry_of(table, pitch_of_table, b, TARGETS),
+            target_words,
+            wild + frame_begin,
+            tl.load(star_scores + b).to(ACC),
+            T,
+            L,
+            bits + bits_begin * 3,
+            moved + bits_begin,
+            state,
+            tl.cdiv(T, 32),
+            begin,
+            count,
+            arrivals + b,
+            on_path + frame_begin,
+            paths,
+            durations,
+            frame_scores,
+            scores + b,
+            statuses + b,
+            (0, 0, 0),
+            ACC,
+            WINDOW=False,
+        )
+
+
+@kernel
+def ctc_trace_kernel(
+    log_probs,
+    targets,
+    target_lengths,
+    frames,
+    table,
+    star_scores,
+    wild,
     trouble,
     checked,
     bits,
@@ -186,88 +364,36 @@ def ctc_trace_kernel(
     statuses,
     pitch_of_table,
     items,
+    target_words,
     ACC: tl.constexpr,
     CHUNKS_PER_PROGRAM: tl.constexpr,
 ):
-    """The best path of each item: `items` × (groups of chunks of the longest item) programs. `table`: see `gpu_item`.
-
-    Args:
-        labels, wild, trouble, checked, bits, moved, ends: as the kernels before left them.
-        arrivals: int32 [items], zero, and zero again in the end.
-        on_path: scratch, accumulators, as many as paths; `frame_scores` itself if they are of this type.
-        durations: zero, written.
-        paths, frame_scores, scores, statuses: written.
-    """
-    b = tl.program_id(0) % items
-    group = tl.program_id(0) // items
-    frame_begin = entry_of(table, pitch_of_table, b, PATHS)
-    frame_room = room_of(table, pitch_of_table, b, PATHS)
-    paths += frame_begin
-    frame_scores += frame_begin
-    on_path += frame_begin
-    L = tl.load(target_lengths + b).to(tl.int32)
-    T = tl.load(frames + b).to(tl.int32)
-    status, last = status_of(checked, trouble, ends, b, table, pitch_of_table, L)
-    chunks = tl.where(status == OK, tl.cdiv(T, 32), 0)
-    begin = group * CHUNKS_PER_PROGRAM
-    if begin < chunks:
-        log_probs += entry_of(table, pitch_of_table, b, LOG_PROBS)
-        pitch = entry_of(table, pitch_of_table, b, PITCH)
-        blank = entry_of(table, pitch_of_table, b, BLANK).to(tl.int32)
-        label_begin = entry_of(table, pitch_of_table, b, LABELS)
-        labels += label_begin
-        durations += label_begin
-        wild += frame_begin
-        star = tl.load(star_scores + b).to(ACC)
-        bits_begin = entry_of(table, pitch_of_table, b, BITS)
-        bits += bits_begin * 3
-        moved += bits_begin
-        end = tl.minimum(begin + CHUNKS_PER_PROGRAM, chunks)
-        state = last
-        for back in range(chunks - end):
-            state = before_chunk(moved, T, L, state, chunks - 1 - back, (0, 0, 0), False)
-        start = state
-        for back in range(end - begin):
-            chunk = end - 1 - back
-            start = follow_chunk(
-                log_probs,
-                pitch,
-                blank,
-                labels,
-                wild,
-                star,
-                T,
-                L,
-                bits,
-                chunk,
-                state,
-                durations,
-                paths,
-                frame_scores,
-                on_path,
-                (0, 0, 0),
-                False,
-            )
-            state = before_chunk(moved, T, L, state, chunk, (0, 0, 0), False)
-        if (group == 0) & (start != 0):
-            tl.atomic_add(arrivals + b, BROKEN, sem="relaxed")
-        arrived = arrive(arrivals + b)
-        if arrived % BROKEN == tl.cdiv(chunks, CHUNKS_PER_PROGRAM) - 1:
-            tl.store(arrivals + b, 0)
-            score = sum_in_order(on_path, T).to(ACC).to(tl.float64)
-            if arrived >= BROKEN:
-                fill_zeros(durations, L)
-                fill_zeros(paths, T)
-                fill_zeros(frame_scores, T)
-                score = tl.full([], float("nan"), tl.float64)
-                status = INTERNAL
-            tl.store(scores + b, score)
-            tl.store(statuses + b, status)
-    elif (chunks == 0) & (group == 0):
-        tl.store(scores + b, float("nan"))
-        tl.store(statuses + b, status)
-    # The first chunk may have fewer frames: programs' frames for this are counted from 0.
-    padding = tl.maximum(begin * 32, tl.where(status == OK, T, 0))
-    missing = tl.minimum(frame_room, (begin + CHUNKS_PER_PROGRAM) * 32) - padding
-    fill_zeros(paths + padding, missing)
-    fill_zeros(frame_scores + padding, missing)
+    """The best path of each item: `items` × (groups of chunks of the longest item) programs. See `trace_item`, and
+    `gpu_item` for `table`."""
+    trace_item(
+        log_probs,
+        targets,
+        target_lengths,
+        frames,
+        table,
+        star_scores,
+        wild,
+        trouble,
+        checked,
+        bits,
+        moved,
+        ends,
+        arrivals,
+        on_path,
+        paths,
+        durations,
+        frame_scores,
+        scores,
+        statuses,
+        pitch_of_table,
+        target_words,
+        tl.program_id(0) % items,
+        tl.program_id(0) // items * CHUNKS_PER_PROGRAM,
+        CHUNKS_PER_PROGRAM,
+        ACC,
+    )

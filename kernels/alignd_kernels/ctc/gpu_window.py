@@ -11,8 +11,8 @@ on its left reaches no state of the path. The result is the same to the bit.
 
 import triton.language as tl
 
-from alignd_kernels.ctc.gpu_forward import STEP, strip_forward
-from alignd_kernels.ctc.gpu_item import BLANK, LABELS, LOG_PROBS, PATHS, PITCH, STRIPS, first_strip_of_window, strips_of
+from alignd_kernels.ctc.gpu_item import BLANK, LOG_PROBS, PITCH, TARGETS, first_strip_of_window, strips_of
+from alignd_kernels.ctc.gpu_strip import STEP, strip_forward
 from alignd_kernels.dtypes import DType
 from alignd_kernels.gpu_language import OK, accumulator_in_kernel, entry_of, kernel, uniform
 from alignd_kernels.gpu_strips import draw_ticket
@@ -31,11 +31,11 @@ def variants(dtype: DType) -> list[dict[str, object]]:
 @kernel
 def ctc_window_kernel(
     log_probs,
+    targets,
     target_lengths,
     frames,
     table,
     star_scores,
-    labels,
     wild,
     repeats,
     trouble,
@@ -73,20 +73,20 @@ def ctc_window_kernel(
         first_strip = first_strip_of_window(L, tl.load(states + window + 1), count)
         strip = first_strip + ticket
         if strip < strips_of(L):
-            own = entry_of(table, pitch_of_table, 0, STRIPS) + strip
             pairs = strips_of(L).to(tl.int64) * 32
             share = ticket.to(tl.int64) * chunks * 32
             wrong = strip_forward(
                 log_probs + entry_of(table, pitch_of_table, 0, LOG_PROBS),
                 entry_of(table, pitch_of_table, 0, PITCH),
                 entry_of(table, pitch_of_table, 0, BLANK),
-                labels + entry_of(table, pitch_of_table, 0, LABELS),
-                wild + entry_of(table, pitch_of_table, 0, PATHS),
+                targets + entry_of(table, pitch_of_table, 0, TARGETS),
+                1,
+                wild,
                 tl.load(star_scores).to(ACC),
                 T,
                 L,
                 strip,
-                tl.load(repeats + own),
+                tl.load(repeats + strip),
                 tl.load(checked + 1),
                 borders,
                 plane,
@@ -104,4 +104,4 @@ def ctc_window_kernel(
                 WINDOW=True,
                 KEEP=KEEP,
             )
-            tl.store(trouble + own, tl.load(trouble + own) | wrong)
+            tl.store(trouble + strip, tl.load(trouble + strip) | wrong)
