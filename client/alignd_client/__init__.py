@@ -4,6 +4,7 @@
 """
 
 from alignd.wire import STAR, ItemCode, ItemStatus, ServerInfo
+from alignd_client.attention import AttentionAlignment
 from alignd_client.client import AlignClient
 from alignd_client.errors import (
     AlignError,
@@ -30,6 +31,7 @@ __all__ = [
     "AlignError",
     "Alignment",
     "AlignmentItem",
+    "AttentionAlignment",
     "AudioAlignment",
     "ClientClosedError",
     "CtcAlignment",

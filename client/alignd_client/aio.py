@@ -5,6 +5,7 @@ from typing import Any
 from alignd.wire import ServerInfo
 from alignd_client.aio_pipeline import AsyncPipeline
 from alignd_client.aio_transport import AsyncGrpcTransport, AsyncTransport
+from alignd_client.attention import AsyncAttentionMethods
 from alignd_client.audio import AsyncAudioMethods
 from alignd_client.ctc import AsyncCtcMethods
 from alignd_client.errors import AlignError, ClientClosedError
@@ -13,7 +14,9 @@ from alignd_client.options import ClientOptions
 from alignd_client.transducer import AsyncTransducerMethods
 
 
-class AsyncAlignClient(AsyncMasMethods, AsyncCtcMethods, AsyncTransducerMethods, AsyncAudioMethods):
+class AsyncAlignClient(
+    AsyncMasMethods, AsyncCtcMethods, AsyncTransducerMethods, AsyncAttentionMethods, AsyncAudioMethods
+):
     """`AlignClient` for asyncio: the same arguments, results and errors.
 
     The `align_*` methods take iterables of either kind and return asynchronous iterators. One that is left before its

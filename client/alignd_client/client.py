@@ -3,6 +3,7 @@
 from typing import Any
 
 from alignd.wire import ServerInfo
+from alignd_client.attention import AttentionMethods
 from alignd_client.audio import AudioMethods
 from alignd_client.ctc import CtcMethods
 from alignd_client.errors import AlignError, ClientClosedError
@@ -13,7 +14,7 @@ from alignd_client.transducer import TransducerMethods
 from alignd_client.transport import GrpcTransport, Transport
 
 
-class AlignClient(MasMethods, CtcMethods, TransducerMethods, AudioMethods):
+class AlignClient(MasMethods, CtcMethods, TransducerMethods, AttentionMethods, AudioMethods):
     """Aligns token sequences with frames, by a server or in this process.
 
     One client serves any number of threads. It opens its connection on first use, in each process anew, so it may be

@@ -1,13 +1,23 @@
-"""Monotonic alignment search (`MaximumPath`): the ragged family, and the clients' methods."""
+"""Monotonic alignment (`MaximumPath`, `MasPosteriors`): the ragged families, and the clients' methods."""
 
 from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from alignd.wire import MAXIMUM_PATH, ItemCode, ItemStatus, MasReply, MasRequest, Rpc
+from alignd.wire import (
+    MAS_POSTERIORS,
+    MAXIMUM_PATH,
+    ItemCode,
+    ItemStatus,
+    MasReply,
+    MasRequest,
+    PosteriorsReply,
+    Rpc,
+)
+from alignd.wire.mas import MAS_NODES
 from alignd_client.arrays import (
     NUMPY,
     Kind,
@@ -26,10 +36,13 @@ from alignd_client.family import OnError, failed_places
 from alignd_client.mas_items import MasItem
 from alignd_client.mas_padded import MaximumPathJob
 from alignd_client.pairs import Items
+from alignd_client.posteriors import Posteriors, unpacked
+from alignd_client.posteriors import failed as failed_posteriors
 from alignd_client.results import Alignment
 from alignd_client.surface import AsyncMethods, Methods
 
 Int64Array = npt.NDArray[np.int64]
+Reply = TypeVar("Reply", MasReply, PosteriorsReply)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +54,11 @@ class MasContents:
     kinds: Kind | list[Kind]
 
 
-class MasFamily:
-    """Takes [S, T] arrays, or items that are prepared already. Tensors on `device`, as torch calls it, stay there."""
+class _Family(Generic[Reply]):
+    """What both take: [S, T] arrays, or items that are prepared already. Tensors on `device`, as torch calls it, stay
+    there."""
 
-    rpc: Rpc[MasRequest, MasReply] = MAXIMUM_PATH
+    rpc: Rpc[MasRequest, Reply]
     items_per_request = 1 << 30
     blocks = False
 
@@ -87,6 +101,12 @@ class MasFamily:
         request = MasRequest(values, items[0].data_type, tokens, frames, return_paths=False)
         return request, MasContents(tokens, frames, shared_kind([item.kind for item in items], counts))
 
+
+class MasFamily(_Family[MasReply]):
+    """Best paths."""
+
+    rpc = MAXIMUM_PATH
+
     def check(self, contents: MasContents, reply: MasReply) -> None:
         tokens, durations, statuses = contents.tokens, reply.durations, reply.statuses
         if not len(statuses) == len(reply.scores) == len(tokens) or len(durations) != tokens.sum():
@@ -111,6 +131,21 @@ class MasFamily:
 
 def _failed(kind: Kind, status: ItemStatus) -> Alignment:
     return Alignment(kind.wrap(np.zeros(0, np.int32)), np.nan, status)
+
+
+class MasPosteriorsFamily(_Family[PosteriorsReply]):
+    """Probabilities of the cells."""
+
+    rpc = MAS_POSTERIORS
+
+    def check(self, contents: MasContents, reply: PosteriorsReply) -> None:
+        MAS_NODES.check_reply(contents, reply)
+
+    def unpack(self, contents: MasContents, reply: PosteriorsReply) -> list[Posteriors]:
+        return unpacked(reply, contents.tokens, contents.frames, contents.kinds)
+
+    def failed(self, item: MasItem | None, status: ItemStatus) -> Posteriors:
+        return failed_posteriors(item.kind if item else NUMPY, status)
 
 
 class MasMethods(Methods):
@@ -147,6 +182,11 @@ class MasMethods(Methods):
         """
         return self._results(MasFamily(self._transport.torch_device), values, on_error)
 
+    def mas_posteriors(self, values: Iterable[Any], *, on_error: OnError = "raise") -> Iterator[Posteriors]:
+        """How probable each token is in each frame, [tokens, frames], over all monotonic paths, and their
+        log-likelihoods: the soft alignment (Badlani et al. 2022). Arguments as for `align_mas`."""
+        return self._results(MasPosteriorsFamily(self._transport.torch_device), values, on_error)
+
 
 class AsyncMasMethods(AsyncMethods):
     """Of `AsyncAlignClient`."""
@@ -160,3 +200,7 @@ class AsyncMasMethods(AsyncMethods):
     def align_mas(self, values: Items, *, on_error: OnError = "raise") -> AsyncGenerator[Alignment, None]:
         """See `AlignClient.align_mas`."""
         return self._results(MasFamily(self._transport.torch_device), values, on_error)
+
+    def mas_posteriors(self, values: Items, *, on_error: OnError = "raise") -> AsyncGenerator[Posteriors, None]:
+        """See `AlignClient.mas_posteriors`."""
+        return self._results(MasPosteriorsFamily(self._transport.torch_device), values, on_error)

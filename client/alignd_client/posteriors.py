@@ -4,8 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from alignd.wire import ItemStatus
-from alignd_client.arrays import Kind
+from alignd.wire import ItemStatus, PosteriorsReply
+from alignd.wire.arrays import Int64Array
+from alignd_client.arrays import Kind, kind_at, owned_parts, wrapped
+from alignd_client.family import failed_places
 from alignd_client.results import Array
 
 
@@ -24,6 +26,26 @@ class Posteriors:
     status: ItemStatus
 
 
-def failed(kind: Kind, dimensions: int, status: ItemStatus) -> Posteriors:
+def unpacked(
+    reply: PosteriorsReply, rows: Int64Array, columns: Int64Array, kinds: Kind | list[Kind]
+) -> list[Posteriors]:
+    """One result per utterance.
+
+    Args:
+        reply: one that fits.
+        rows: int64 [B], of each lattice.
+        columns: int64 [B].
+        kinds: the caller's, of all or of each.
+    """
+    values = reply.posteriors.astype(np.float32, copy=False)  # of the machine's byte order
+    shapes = zip(rows.tolist(), columns.tolist())
+    nodes = [part.reshape(shape) for part, shape in zip(owned_parts(values, rows * columns), shapes)]
+    results = list(map(Posteriors, wrapped(nodes, kinds), reply.scores.tolist(), reply.statuses))
+    for place in failed_places(reply.statuses):
+        results[place] = failed(kind_at(kinds, place), reply.statuses[place])
+    return results
+
+
+def failed(kind: Kind, status: ItemStatus) -> Posteriors:
     """The result of an item that was not aligned."""
-    return Posteriors(kind.wrap(np.zeros((0,) * dimensions, np.float32)), np.nan, status)
+    return Posteriors(kind.wrap(np.zeros((0, 0), np.float32)), np.nan, status)

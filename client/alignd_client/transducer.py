@@ -13,8 +13,8 @@ from alignd.wire import (
     TRANSDUCER_POSTERIORS,
     ItemCode,
     ItemStatus,
+    PosteriorsReply,
     Rpc,
-    TransducerPosteriorsReply,
     TransducerReply,
     TransducerRequest,
 )
@@ -36,7 +36,7 @@ from alignd_client.arrays import (
 )
 from alignd_client.family import OnError, failed_places
 from alignd_client.pairs import Items, Pairs, either_pairs
-from alignd_client.posteriors import Posteriors
+from alignd_client.posteriors import Posteriors, unpacked
 from alignd_client.posteriors import failed as failed_posteriors
 from alignd_client.results import Array, Result
 from alignd_client.surface import AsyncMethods, Methods
@@ -44,7 +44,7 @@ from alignd_client.transducer_items import TransducerItem, from_arcs, from_log_p
 from alignd_client.transducer_padded import TransducerAlignJob
 
 Int64Array = npt.NDArray[np.int64]
-Reply = TypeVar("Reply", TransducerReply, TransducerPosteriorsReply)
+Reply = TypeVar("Reply", TransducerReply, PosteriorsReply)
 ResultT = TypeVar("ResultT", bound=Result)
 
 
@@ -164,26 +164,19 @@ def _failed(kind: Kind, status: ItemStatus) -> TransducerAlignment:
     return TransducerAlignment(kind.wrap(np.zeros(0, np.int32)), np.nan, status, 0)
 
 
-class TransducerPosteriorsFamily(_Family[TransducerPosteriorsReply, Posteriors]):
+class TransducerPosteriorsFamily(_Family[PosteriorsReply, Posteriors]):
     """Probabilities of the nodes."""
 
     rpc = TRANSDUCER_POSTERIORS
 
-    def check(self, contents: TransducerContents, reply: TransducerPosteriorsReply) -> None:
+    def check(self, contents: TransducerContents, reply: PosteriorsReply) -> None:
         TRANSDUCER_NODES.check_reply(contents, reply)
 
-    def unpack(self, contents: TransducerContents, reply: TransducerPosteriorsReply) -> list[Posteriors]:
-        values = reply.posteriors.astype(np.float32, copy=False)
-        shapes = list(zip(contents.frames.tolist(), (contents.labels + 1).tolist()))
-        parts = owned_parts(values, contents.frames * (contents.labels + 1))
-        nodes = [part.reshape(shape) for part, shape in zip(parts, shapes)]
-        results = list(map(Posteriors, wrapped(nodes, contents.kinds), reply.scores.tolist(), reply.statuses))
-        for place in failed_places(reply.statuses):
-            results[place] = failed_posteriors(kind_at(contents.kinds, place), 2, reply.statuses[place])
-        return results
+    def unpack(self, contents: TransducerContents, reply: PosteriorsReply) -> list[Posteriors]:
+        return unpacked(reply, contents.frames, contents.labels + 1, contents.kinds)
 
     def failed(self, item: TransducerItem | None, status: ItemStatus) -> Posteriors:
-        return failed_posteriors(item.kind if item else NUMPY, 2, status)
+        return failed_posteriors(item.kind if item else NUMPY, status)
 
 
 class TransducerMethods(Methods):

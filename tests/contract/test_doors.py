@@ -18,6 +18,7 @@ from alignd_client import STAR, AlignClient, AlignError, InvalidItemError, Inval
 from alignd_client.aio import AsyncAlignClient
 from alignd_kernels.ctc.reference import forced_align as ctc_reference
 from alignd_kernels.mas.reference import maximum_path as mas_reference
+from alignd_kernels.transducer import reference as transducer_reference
 from support.blocking import Blocking
 from support.server_process import ServerProcess
 
@@ -115,6 +116,18 @@ def ctc_padded(client: Any) -> Any:
     return client.forced_align(batch, targets, [len(x) for x in log_probs], [3, 2, 3], star_score="max")
 
 
+def lattices(dtype: Any = np.float32, items: int = 12) -> tuple[list[Any], list[Any]]:
+    rng = np.random.default_rng(10)
+    frames, labels = rng.integers(8, 30, items), [3, *rng.integers(0, 9, items - 1).tolist()]
+    log_probs = [np.log(rng.dirichlet(np.ones(7), (int(T), U + 1))).astype(dtype) for T, U in zip(frames, labels)]
+    return log_probs, [rng.integers(1, 7, U) for U in labels]
+
+
+def transducer_padded(client: Any) -> Any:
+    log_probs = np.log(np.random.default_rng(11).dirichlet(np.ones(5), (3, 9, 4))).astype(np.float32)
+    return client.transducer_align(log_probs, [[1, 2, 2], [3, 4, 0], [4, 0, 0]], [9, 5, 1], [3, 2, 1])
+
+
 def masked(*shape: int, hole: bool = False) -> Callable[[Any], Any]:
     mask = np.ones(shape)
     if hole:
@@ -188,6 +201,26 @@ SCENARIOS: dict[str, Callable[[Any], Any]] = {
     "a mask of four dimensions": masked(2, 1, 3, 5),
     "a mask of another shape": masked(2, 5, 3),
     "forced_align": ctc_padded,
+    "transducer": lambda client: client.align_transducer(*lattices()),
+    "transducer with one symbol a frame": lambda client: client.align_transducer(*lattices(), modified=True),
+    "transducer float64": lambda client: client.align_transducer(*lattices(np.float64)),
+    "transducer bfloat16": lambda client: client.align_transducer(
+        [torch.from_numpy(x).bfloat16() for x in lattices()[0]], lattices()[1]
+    ),
+    "transducer reduced": lambda client: client.align_transducer([x[:, :, :2] for x in lattices()[0]]),
+    "transducer with bad items": lambda client: client.align_transducer(
+        [lattices()[0][0]] * 5, [[1, 2, 3], [1, 2, 9], [0, 1, 2], [1], [1, 1, 1]], on_error="return"
+    ),
+    "transducer posteriors": lambda client: client.transducer_posteriors(*lattices()),
+    "transducer posteriors with bad items": lambda client: client.transducer_posteriors(
+        [np.full((3, 2, 2), value, np.float32) for value in (0, np.nan, -np.inf, np.inf)] + [np.zeros((0, 1, 2))],
+        on_error="return",
+    ),
+    "transducer_align": transducer_padded,
+    "transducer_align with bad items": lambda client: client.transducer_align(
+        np.zeros((3, 2, 4, 5), np.float32), [[1, 2, 3], [1, 0, 2], [7, 1, 2]], [1, 2, 2], modified=True
+    ),
+    "transducer_align without targets": lambda client: client.transducer_align(np.zeros((3, 2, 4, 5), np.float32)),
     "audio": lambda client: client.align_audio(DATA / "dashwood.flac", (DATA / "dashwood.txt").read_text()),
     "audio that is none": audio(b"not audio at all"),
     "audio that is empty": audio(b""),
@@ -222,6 +255,8 @@ BAD = {
     "ctc with a wildcard's score that is NaN": (InvalidRequestError, "star_score: nan"),
     "forced_align with a blank outside": (InvalidRequestError, "blank: 9 is no column of a vocabulary of 3"),
     "forced_align without a vocabulary": (InvalidRequestError, "blank: 0 is no column of a vocabulary of 0"),
+    "transducer_align with bad items": (InvalidItemsError, "3 of 3"),
+    "transducer_align without targets": (InvalidRequestError, "log_probs of 5 columns need them"),
     "audio that is none": (InvalidItemError, "not a WAV, FLAC, OGG or MP3"),
     "audio that is empty": (InvalidItemError, "empty"),
     "audio that is truncated": (InvalidItemError, "truncated"),
@@ -258,6 +293,19 @@ def test_ctc_is_the_references(door: Any) -> None:
         assert np.array_equal(found.durations, expected.durations)
         assert np.array_equal(found.frame_scores, expected.frame_scores)
         assert found.score == expected.score
+
+
+def test_transducers_are_the_references(door: Any) -> None:
+    log_probs, targets = lattices()
+    paths, nodes = door.align_transducer(log_probs, targets), door.transducer_posteriors(log_probs, targets)
+    for x, y, path, node in zip(log_probs, targets, paths, nodes, strict=True):
+        arcs = transducer_reference.arcs_of(x, y, 0)
+        _, starts, score = transducer_reference.align(arcs, False, np.float32)
+        assert np.array_equal(path.emission_frames, starts)
+        assert path.score == score
+        _, expected, total = transducer_reference.posteriors(arcs)
+        np.testing.assert_allclose(node.posteriors, expected, atol=1e-4)
+        assert node.score == pytest.approx(total, rel=1e-5)
 
 
 def test_drop_ins_are_the_kernels_own(door: Any) -> None:

@@ -23,6 +23,7 @@ from alignd import wire
 from alignd.v1 import alignment_pb2 as pb
 from alignd_kernels.threads import available_cpus
 from alignd_server import __version__
+from alignd_server.operations import alignments
 from alignd_server.settings import Settings
 from support import reference_answers, workloads
 from support.raw import ask
@@ -258,7 +259,7 @@ def test_server_info(server: ServerProcess) -> None:
     assert info.version == __version__
     assert [(device.id, device.backend) for device in info.devices] == [("cpu", "numba")]
     assert info.devices[0].name
-    assert info.operations == ("MaximumPath", "ForcedAlign")  # audio is off
+    assert info.operations == tuple(operation.rpc.name for operation in alignments())  # audio is off
     assert info.models == ()
     defaults = Settings()
     assert info.limits == wire.Limits(

@@ -1,7 +1,7 @@
 """The codec: what goes in comes out, and no bytes from the network raise anything but what is promised."""
 
 import tracemalloc
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -99,11 +99,35 @@ def transducer_replies(draw: st.DrawFn) -> wire.TransducerReply:
 
 
 @st.composite
-def transducer_posteriors(draw: st.DrawFn) -> wire.TransducerPosteriorsReply:
+def posteriors_requests(draw: st.DrawFn) -> wire.MasRequest:
+    return replace(draw(mas_requests()), return_paths=False)
+
+
+@st.composite
+def attention_requests(draw: st.DrawFn) -> wire.AttentionRequest:
+    items, data_type = draw(st.integers(1, 4)), draw(data_types)
+    heads, tokens, frames = (lengths(draw, items) for _ in range(3))
+    attention = storage(draw, data_type, int((heads * tokens * frames).sum()))
+    mode = draw(st.sampled_from(wire.AttentionMode))
+    log = mode is not wire.AttentionMode.STEPWISE and draw(st.booleans())
+    return wire.AttentionRequest(attention, data_type, heads, tokens, frames, mode, log)
+
+
+@st.composite
+def attention_replies(draw: st.DrawFn) -> wire.AttentionReply:
+    given = draw(st.lists(statuses, max_size=4))
+    values = np.array(draw(st.lists(scores, min_size=len(given), max_size=len(given))), np.float64)
+    rates = np.array(draw(st.lists(st.floats(width=32), max_size=4)), np.float32)
+    spans = int32s(draw, 3), int32s(draw, 3)
+    return wire.AttentionReply(tuple(given), int32s(draw, len(given)), rates, *spans, values, draw(timings))
+
+
+@st.composite
+def posteriors_replies(draw: st.DrawFn) -> wire.PosteriorsReply:
     given = draw(st.lists(statuses, max_size=4))
     values = np.array(draw(st.lists(scores, min_size=len(given), max_size=len(given))), np.float64)
     posteriors = np.array(draw(st.lists(st.floats(0, 1, width=32), max_size=4)), np.float32)
-    return wire.TransducerPosteriorsReply(tuple(given), posteriors, values, draw(timings))
+    return wire.PosteriorsReply(tuple(given), posteriors, values, draw(timings))
 
 
 def ctc_of(**more: Any) -> wire.CtcRequest:
@@ -119,6 +143,12 @@ def mas_of(tokens: int, frames: int) -> wire.MasRequest:
     return wire.MasRequest(np.zeros(tokens * frames, "f4"), wire.DataType.FLOAT32, *lengths)
 
 
+def attention_of(heads: int, tokens: int, frames: int, **more: Any) -> wire.AttentionRequest:
+    lengths = (np.array([length], np.int64) for length in (heads, tokens, frames))
+    values = np.zeros(heads * tokens * frames, "f4")
+    return wire.AttentionRequest(values, wire.DataType.FLOAT32, *lengths, **more)
+
+
 def transducer_of(frames: int, labels: int) -> wire.TransducerRequest:
     lengths = (np.array([length], np.int64) for length in (frames, labels))
     return wire.TransducerRequest(np.zeros(2 * frames * (labels + 1), "f4"), wire.DataType.FLOAT32, *lengths)
@@ -130,6 +160,8 @@ REQUESTS: dict[str, tuple[Any, Any]] = {
     "ctc": (wire.FORCED_ALIGN, ctc_requests()),
     "transducer": (wire.TRANSDUCER_ALIGN, transducer_requests()),
     "transducer posteriors": (wire.TRANSDUCER_POSTERIORS, transducer_requests()),
+    "mas posteriors": (wire.MAS_POSTERIORS, posteriors_requests()),
+    "attention": (wire.ALIGN_ATTENTION, attention_requests()),
     "audio": (wire.ALIGN_AUDIO, st.builds(wire.AudioRequest, st.binary(max_size=50), words, words)),
     "info": (wire.GET_SERVER_INFO, st.just(wire.ServerInfoRequest())),
 }
@@ -138,7 +170,9 @@ REPLIES: dict[str, tuple[Any, Any]] = {
     "mas": (wire.MAXIMUM_PATH, mas_replies()),
     "ctc": (wire.FORCED_ALIGN, ctc_replies()),
     "transducer": (wire.TRANSDUCER_ALIGN, transducer_replies()),
-    "transducer posteriors": (wire.TRANSDUCER_POSTERIORS, transducer_posteriors()),
+    "transducer posteriors": (wire.TRANSDUCER_POSTERIORS, posteriors_replies()),
+    "mas posteriors": (wire.MAS_POSTERIORS, posteriors_replies()),
+    "attention": (wire.ALIGN_ATTENTION, attention_replies()),
     "audio": (
         wire.ALIGN_AUDIO,
         st.builds(
@@ -222,6 +256,8 @@ MESSAGES: dict[str, Any] = {
     "ctc": pb.ForcedAlignRequest,
     "transducer": pb.TransducerAlignRequest,
     "transducer posteriors": pb.TransducerPosteriorsRequest,
+    "mas posteriors": pb.MasPosteriorsRequest,
+    "attention": pb.AlignAttentionRequest,
 }
 huge = st.integers(-(2**63), 2**63 - 1) | st.integers(-2, 3) | st.sampled_from([2**31, 2**32, 2**62])
 huge_arcs = {
@@ -230,14 +266,24 @@ huge_arcs = {
     "arcs": st.binary(max_size=9),
     "topology": st.integers(0, 5),
 }
+huge_values = {
+    "tokens": st.lists(huge, max_size=3),
+    "frames": st.lists(huge, max_size=3),
+    "values": st.binary(max_size=9),
+}
 HUGE_FIELDS = {
-    "transducer": huge_arcs,
-    "transducer posteriors": huge_arcs,
-    "mas": {
+    "attention": {
+        "heads": st.lists(huge, max_size=3),
         "tokens": st.lists(huge, max_size=3),
         "frames": st.lists(huge, max_size=3),
-        "values": st.binary(max_size=9),
+        "attention": st.binary(max_size=9),
+        "mode": st.integers(0, 5),
+        "log": st.booleans(),
     },
+    "mas posteriors": huge_values,
+    "transducer": huge_arcs,
+    "transducer posteriors": huge_arcs,
+    "mas": huge_values,
     "ctc": {
         "frames": st.lists(huge, max_size=3),
         "target_lengths": st.lists(huge, max_size=3),
@@ -267,13 +313,19 @@ def decode(rpc: Any, message: bytes) -> None:
         assert len(request.frames) == len(request.labels)
         assert request.frames.min() >= 0 <= request.labels.min()
         assert request.labels.sum() <= len(request.arcs) + (1 << 20)
+    if isinstance(request, wire.AttentionRequest):
+        assert (request.heads * request.tokens * request.frames).sum() == len(request.attention)
+        lengths = np.array([request.heads, request.tokens, request.frames])
+        assert lengths.min() >= 0
+        assert lengths.sum() <= 3 * (len(request.attention) + (1 << 20))
+        assert not (request.log and request.mode is wire.AttentionMode.STEPWISE)
     if isinstance(request, wire.CtcRequest):
         assert request.frames.sum() * request.vocabulary_size == len(request.log_probs)
         assert request.target_lengths.sum() == len(request.targets)
         assert 0 <= request.blank < request.vocabulary_size
 
 
-@pytest.mark.parametrize("family", ["mas", "ctc", "transducer", "transducer posteriors", "audio"])
+@pytest.mark.parametrize("family", [*MESSAGES, "audio"])
 @settings(derandomize=True, deadline=None, max_examples=500)
 @given(data=st.data())
 def test_any_bytes_decode_or_are_malformed(family: str, data: st.DataObject) -> None:
@@ -346,6 +398,10 @@ def test_fields_of_a_newer_client_are_passed_over() -> None:
         (wire.FORCED_ALIGN, ctc_of(star_score=1e39), "star_score"),
         (wire.MAXIMUM_PATH, mas_of(tokens=0, frames=3 << 20), "frames"),
         (wire.MAXIMUM_PATH, mas_of(tokens=3 << 20, frames=0), "tokens"),
+        (wire.MAS_POSTERIORS, mas_of(tokens=3 << 20, frames=0), "tokens"),
+        (wire.ALIGN_ATTENTION, attention_of(0, 3 << 20, 1), "tokens"),
+        (wire.ALIGN_ATTENTION, attention_of(3 << 20, 1, 0), "heads"),
+        (wire.ALIGN_ATTENTION, attention_of(1, 1, 1, mode=wire.AttentionMode.STEPWISE, log=True), "log"),
         (wire.TRANSDUCER_ALIGN, transducer_of(frames=0, labels=3 << 20), "labels"),
         (wire.TRANSDUCER_POSTERIORS, transducer_of(frames=0, labels=3 << 20), "labels"),
     ],
@@ -388,8 +444,10 @@ def test_star_max_said_to_be_false_is_the_default() -> None:
         (wire.FORCED_ALIGN, pb.ForcedAlignRequest(frames=[0] * 9, target_lengths=[0] * 9)),
         (wire.TRANSDUCER_ALIGN, pb.TransducerAlignRequest(frames=[0] * 9, labels=[0] * 9)),
         (wire.TRANSDUCER_POSTERIORS, pb.TransducerPosteriorsRequest(frames=[0] * 9, labels=[0] * 9)),
+        (wire.MAS_POSTERIORS, pb.MasPosteriorsRequest(tokens=[0] * 9, frames=[0] * 9)),
+        (wire.ALIGN_ATTENTION, pb.AlignAttentionRequest(heads=[0] * 9, tokens=[0] * 9, frames=[0] * 9)),
     ],
-    ids=["mas", "ctc", "transducer", "transducer posteriors"],
+    ids=["mas", "ctc", "transducer", "transducer posteriors", "mas posteriors", "attention"],
 )
 def test_more_items_than_asked_for(rpc: Any, message: Any) -> None:
     with pytest.raises(wire.MalformedRequestError, match="9 items in a request, over the limit of 8"):

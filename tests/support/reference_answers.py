@@ -9,6 +9,7 @@ from alignd import wire
 from alignd_kernels.ctc import reference as ctc
 from alignd_kernels.dtypes import DType, widen
 from alignd_kernels.mas import reference as mas
+from alignd_kernels.mas import soft_reference as soft_mas
 from alignd_kernels.status import Status
 from alignd_kernels.transducer import reference as transducer
 
@@ -32,6 +33,16 @@ def maximum_path(request: wire.MasRequest) -> wire.MasReply:
         tuple(status_of(status, "values") for status, _, _ in answers),
         np.concatenate([durations for _, durations, _ in answers]),
         np.zeros(0, np.int32),
+        np.array([score for _, _, score in answers]),
+    )
+
+
+def mas_posteriors(request: wire.MasRequest) -> wire.PosteriorsReply:
+    shapes = list(zip(request.tokens.tolist(), request.frames.tolist()))
+    answers = [soft_mas.posteriors(value) for value in matrices(request.values, request.data_type, shapes)]
+    return wire.PosteriorsReply(
+        tuple(status_of(status, "values") for status, _, _ in answers),
+        np.concatenate([cells.ravel() for _, cells, _ in answers]).astype(np.float32),
         np.array([score for _, _, score in answers]),
     )
 
@@ -78,13 +89,13 @@ def transducer_align(request: wire.TransducerRequest) -> wire.TransducerReply:
     )
 
 
-def transducer_posteriors(request: wire.TransducerRequest) -> wire.TransducerPosteriorsReply:
+def transducer_posteriors(request: wire.TransducerRequest) -> wire.PosteriorsReply:
     answers = []
     for arcs in _lattices(request):
         status = _lattice_status(arcs, request.modified)
         nothing = (status, np.zeros(arcs.shape[:2]), np.nan)
         answers.append(transducer.posteriors(arcs, request.modified) if status is Status.OK else nothing)
-    return wire.TransducerPosteriorsReply(
+    return wire.PosteriorsReply(
         tuple(status_of(status, "arcs") for status, _, _ in answers),
         np.concatenate([nodes.ravel() for _, nodes, _ in answers]).astype(np.float32),
         np.array([score for _, _, score in answers]),
@@ -110,6 +121,7 @@ def align_audio(request: wire.AudioRequest) -> wire.AudioReply:
 
 ANSWERS: dict[str, Callable[[Any], Any]] = {
     "MaximumPath": maximum_path,
+    "MasPosteriors": mas_posteriors,
     "ForcedAlign": forced_align,
     "TransducerAlign": transducer_align,
     "TransducerPosteriors": transducer_posteriors,
@@ -117,6 +129,7 @@ ANSWERS: dict[str, Callable[[Any], Any]] = {
 }
 ALIGNMENTS: tuple[wire.Rpc[Any, Any], ...] = (
     wire.MAXIMUM_PATH,
+    wire.MAS_POSTERIORS,
     wire.FORCED_ALIGN,
     wire.TRANSDUCER_ALIGN,
     wire.TRANSDUCER_POSTERIORS,

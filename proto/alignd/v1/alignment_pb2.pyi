@@ -39,6 +39,13 @@ class TransducerTopology(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     TRANSDUCER_TOPOLOGY_UNSPECIFIED: _ClassVar[TransducerTopology]
     TRANSDUCER_TOPOLOGY_STANDARD: _ClassVar[TransducerTopology]
     TRANSDUCER_TOPOLOGY_MODIFIED: _ClassVar[TransducerTopology]
+
+class AttentionMode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ATTENTION_MODE_UNSPECIFIED: _ClassVar[AttentionMode]
+    ATTENTION_MODE_MAS: _ClassVar[AttentionMode]
+    ATTENTION_MODE_DTW: _ClassVar[AttentionMode]
+    ATTENTION_MODE_STEPWISE: _ClassVar[AttentionMode]
 DATA_TYPE_UNSPECIFIED: DataType
 DATA_TYPE_FLOAT16: DataType
 DATA_TYPE_BFLOAT16: DataType
@@ -64,6 +71,10 @@ ITEM_CODE_TOO_LARGE: ItemCode
 TRANSDUCER_TOPOLOGY_UNSPECIFIED: TransducerTopology
 TRANSDUCER_TOPOLOGY_STANDARD: TransducerTopology
 TRANSDUCER_TOPOLOGY_MODIFIED: TransducerTopology
+ATTENTION_MODE_UNSPECIFIED: AttentionMode
+ATTENTION_MODE_MAS: AttentionMode
+ATTENTION_MODE_DTW: AttentionMode
+ATTENTION_MODE_STEPWISE: AttentionMode
 
 class ItemStatus(_message.Message):
     __slots__ = ("code", "field", "message")
@@ -192,6 +203,66 @@ class TransducerPosteriorsRequest(_message.Message):
     def __init__(self, frames: _Optional[_Iterable[int]] = ..., labels: _Optional[_Iterable[int]] = ..., data_type: _Optional[_Union[DataType, str]] = ..., arcs: _Optional[bytes] = ..., topology: _Optional[_Union[TransducerTopology, str]] = ...) -> None: ...
 
 class TransducerPosteriorsResponse(_message.Message):
+    __slots__ = ("statuses", "posteriors", "scores", "timing")
+    STATUSES_FIELD_NUMBER: _ClassVar[int]
+    POSTERIORS_FIELD_NUMBER: _ClassVar[int]
+    SCORES_FIELD_NUMBER: _ClassVar[int]
+    TIMING_FIELD_NUMBER: _ClassVar[int]
+    statuses: _containers.RepeatedCompositeFieldContainer[ItemStatus]
+    posteriors: bytes
+    scores: _containers.RepeatedScalarFieldContainer[float]
+    timing: Timing
+    def __init__(self, statuses: _Optional[_Iterable[_Union[ItemStatus, _Mapping]]] = ..., posteriors: _Optional[bytes] = ..., scores: _Optional[_Iterable[float]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ...) -> None: ...
+
+class AlignAttentionRequest(_message.Message):
+    __slots__ = ("heads", "tokens", "frames", "data_type", "attention", "mode", "log")
+    HEADS_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    FRAMES_FIELD_NUMBER: _ClassVar[int]
+    DATA_TYPE_FIELD_NUMBER: _ClassVar[int]
+    ATTENTION_FIELD_NUMBER: _ClassVar[int]
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    LOG_FIELD_NUMBER: _ClassVar[int]
+    heads: _containers.RepeatedScalarFieldContainer[int]
+    tokens: _containers.RepeatedScalarFieldContainer[int]
+    frames: _containers.RepeatedScalarFieldContainer[int]
+    data_type: DataType
+    attention: bytes
+    mode: AttentionMode
+    log: bool
+    def __init__(self, heads: _Optional[_Iterable[int]] = ..., tokens: _Optional[_Iterable[int]] = ..., frames: _Optional[_Iterable[int]] = ..., data_type: _Optional[_Union[DataType, str]] = ..., attention: _Optional[bytes] = ..., mode: _Optional[_Union[AttentionMode, str]] = ..., log: bool = ...) -> None: ...
+
+class AlignAttentionResponse(_message.Message):
+    __slots__ = ("statuses", "heads", "focus_rates", "starts", "ends", "scores", "timing")
+    STATUSES_FIELD_NUMBER: _ClassVar[int]
+    HEADS_FIELD_NUMBER: _ClassVar[int]
+    FOCUS_RATES_FIELD_NUMBER: _ClassVar[int]
+    STARTS_FIELD_NUMBER: _ClassVar[int]
+    ENDS_FIELD_NUMBER: _ClassVar[int]
+    SCORES_FIELD_NUMBER: _ClassVar[int]
+    TIMING_FIELD_NUMBER: _ClassVar[int]
+    statuses: _containers.RepeatedCompositeFieldContainer[ItemStatus]
+    heads: bytes
+    focus_rates: bytes
+    starts: bytes
+    ends: bytes
+    scores: _containers.RepeatedScalarFieldContainer[float]
+    timing: Timing
+    def __init__(self, statuses: _Optional[_Iterable[_Union[ItemStatus, _Mapping]]] = ..., heads: _Optional[bytes] = ..., focus_rates: _Optional[bytes] = ..., starts: _Optional[bytes] = ..., ends: _Optional[bytes] = ..., scores: _Optional[_Iterable[float]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ...) -> None: ...
+
+class MasPosteriorsRequest(_message.Message):
+    __slots__ = ("tokens", "frames", "data_type", "values")
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    FRAMES_FIELD_NUMBER: _ClassVar[int]
+    DATA_TYPE_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    tokens: _containers.RepeatedScalarFieldContainer[int]
+    frames: _containers.RepeatedScalarFieldContainer[int]
+    data_type: DataType
+    values: bytes
+    def __init__(self, tokens: _Optional[_Iterable[int]] = ..., frames: _Optional[_Iterable[int]] = ..., data_type: _Optional[_Union[DataType, str]] = ..., values: _Optional[bytes] = ...) -> None: ...
+
+class MasPosteriorsResponse(_message.Message):
     __slots__ = ("statuses", "posteriors", "scores", "timing")
     STATUSES_FIELD_NUMBER: _ClassVar[int]
     POSTERIORS_FIELD_NUMBER: _ClassVar[int]

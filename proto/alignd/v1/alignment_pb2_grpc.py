@@ -46,6 +46,16 @@ class AlignmentServiceStub(object):
                 request_serializer=alignd_dot_v1_dot_alignment__pb2.TransducerPosteriorsRequest.SerializeToString,
                 response_deserializer=alignd_dot_v1_dot_alignment__pb2.TransducerPosteriorsResponse.FromString,
                 )
+        self.AlignAttention = channel.unary_unary(
+                '/alignd.v1.AlignmentService/AlignAttention',
+                request_serializer=alignd_dot_v1_dot_alignment__pb2.AlignAttentionRequest.SerializeToString,
+                response_deserializer=alignd_dot_v1_dot_alignment__pb2.AlignAttentionResponse.FromString,
+                )
+        self.MasPosteriors = channel.unary_unary(
+                '/alignd.v1.AlignmentService/MasPosteriors',
+                request_serializer=alignd_dot_v1_dot_alignment__pb2.MasPosteriorsRequest.SerializeToString,
+                response_deserializer=alignd_dot_v1_dot_alignment__pb2.MasPosteriorsResponse.FromString,
+                )
         self.AlignAudio = channel.unary_unary(
                 '/alignd.v1.AlignmentService/AlignAudio',
                 request_serializer=alignd_dot_v1_dot_alignment__pb2.AlignAudioRequest.SerializeToString,
@@ -101,6 +111,20 @@ class AlignmentServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AlignAttention(self, request, context):
+        """The best head of attention maps by its focus rate (Ren et al. 2019, FastSpeech), and its alignment.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def MasPosteriors(self, request, context):
+        """The probability of each token in each frame, over all monotonic paths, and the log-likelihood.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def AlignAudio(self, request, context):
         """Words and tokens of a recording with their times, from encoded audio and its transcript.
         """
@@ -137,6 +161,16 @@ def add_AlignmentServiceServicer_to_server(servicer, server):
                     servicer.TransducerPosteriors,
                     request_deserializer=alignd_dot_v1_dot_alignment__pb2.TransducerPosteriorsRequest.FromString,
                     response_serializer=alignd_dot_v1_dot_alignment__pb2.TransducerPosteriorsResponse.SerializeToString,
+            ),
+            'AlignAttention': grpc.unary_unary_rpc_method_handler(
+                    servicer.AlignAttention,
+                    request_deserializer=alignd_dot_v1_dot_alignment__pb2.AlignAttentionRequest.FromString,
+                    response_serializer=alignd_dot_v1_dot_alignment__pb2.AlignAttentionResponse.SerializeToString,
+            ),
+            'MasPosteriors': grpc.unary_unary_rpc_method_handler(
+                    servicer.MasPosteriors,
+                    request_deserializer=alignd_dot_v1_dot_alignment__pb2.MasPosteriorsRequest.FromString,
+                    response_serializer=alignd_dot_v1_dot_alignment__pb2.MasPosteriorsResponse.SerializeToString,
             ),
             'AlignAudio': grpc.unary_unary_rpc_method_handler(
                     servicer.AlignAudio,
@@ -235,6 +269,40 @@ class AlignmentService(object):
         return grpc.experimental.unary_unary(request, target, '/alignd.v1.AlignmentService/TransducerPosteriors',
             alignd_dot_v1_dot_alignment__pb2.TransducerPosteriorsRequest.SerializeToString,
             alignd_dot_v1_dot_alignment__pb2.TransducerPosteriorsResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def AlignAttention(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/alignd.v1.AlignmentService/AlignAttention',
+            alignd_dot_v1_dot_alignment__pb2.AlignAttentionRequest.SerializeToString,
+            alignd_dot_v1_dot_alignment__pb2.AlignAttentionResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def MasPosteriors(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/alignd.v1.AlignmentService/MasPosteriors',
+            alignd_dot_v1_dot_alignment__pb2.MasPosteriorsRequest.SerializeToString,
+            alignd_dot_v1_dot_alignment__pb2.MasPosteriorsResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
 

@@ -5,24 +5,27 @@ and back. Decoding a request validates everything that can be told without a ker
 """
 
 from alignd.wire.arrays import DataType
+from alignd.wire.attention import ALIGN_ATTENTION, AttentionMode, AttentionReply, AttentionRequest
 from alignd.wire.audio import ALIGN_AUDIO, AlignedSymbol, AudioReply, AudioRequest
 from alignd.wire.ctc import FORCED_ALIGN, STAR, CtcReply, CtcRequest
 from alignd.wire.info import GET_SERVER_INFO, Device, Limits, Model, ServerInfo, ServerInfoRequest
-from alignd.wire.mas import MAXIMUM_PATH, MasReply, MasRequest
+from alignd.wire.mas import MAS_POSTERIORS, MAXIMUM_PATH, MasReply, MasRequest
+from alignd.wire.posteriors import PosteriorsReply
 from alignd.wire.rpc import BYTES_METADATA, OK, SERVICE, ItemCode, ItemStatus, MalformedRequestError, Rpc, Timing
 from alignd.wire.transducer import (
     TRANSDUCER_ALIGN,
     TRANSDUCER_POSTERIORS,
-    TransducerPosteriorsReply,
     TransducerReply,
     TransducerRequest,
 )
 
 __all__ = [
+    "ALIGN_ATTENTION",
     "ALIGN_AUDIO",
     "BYTES_METADATA",
     "FORCED_ALIGN",
     "GET_SERVER_INFO",
+    "MAS_POSTERIORS",
     "MAXIMUM_PATH",
     "OK",
     "SERVICE",
@@ -30,6 +33,9 @@ __all__ = [
     "TRANSDUCER_ALIGN",
     "TRANSDUCER_POSTERIORS",
     "AlignedSymbol",
+    "AttentionMode",
+    "AttentionReply",
+    "AttentionRequest",
     "AudioReply",
     "AudioRequest",
     "CtcReply",
@@ -43,11 +49,11 @@ __all__ = [
     "MasReply",
     "MasRequest",
     "Model",
+    "PosteriorsReply",
     "Rpc",
     "ServerInfo",
     "ServerInfoRequest",
     "Timing",
-    "TransducerPosteriorsReply",
     "TransducerReply",
     "TransducerRequest",
 ]

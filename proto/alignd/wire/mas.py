@@ -1,4 +1,4 @@
-"""MaximumPath: monotonic alignment search over a ragged batch."""
+"""MaximumPath and MasPosteriors: monotonic alignment over a ragged batch, the best path and all paths."""
 
 from dataclasses import dataclass
 
@@ -15,6 +15,7 @@ from alignd.wire.arrays import (
     to_bytes,
     total,
 )
+from alignd.wire.posteriors import PosteriorsReply, posteriors
 from alignd.wire.ragged import Column, Ragged
 from alignd.wire.rpc import (
     UNTIMED,
@@ -89,12 +90,18 @@ def _encode_request(request: MasRequest) -> bytes:
 
 def _decode_request(data: bytes, max_items: int | None = None) -> MasRequest:
     message = parse_request(pb.MaximumPathRequest, data)
+    return _request_of(message, message.return_paths, max_items)
+
+
+def _request_of(
+    message: pb.MaximumPathRequest | pb.MasPosteriorsRequest, return_paths: bool, max_items: int | None
+) -> MasRequest:
     tokens = lengths(message.tokens, "tokens", max_items=max_items)
     frames = lengths(message.frames, "frames", len(tokens))
     data_type = DataType.from_wire(message.data_type)
     count = total("tokens", tokens, frames)
     values = from_bytes(message.values, data_type.storage, count, "values")
-    request = MasRequest(values, data_type, tokens, frames, message.return_paths)
+    request = MasRequest(values, data_type, tokens, frames, return_paths)
     _check_request(request)
     return request
 
@@ -106,4 +113,36 @@ def _check_request(request: MasRequest) -> None:
 
 MAXIMUM_PATH: Rpc[MasRequest, MasReply] = Rpc(
     "MaximumPath", _encode_request, _decode_request, MAS_PATHS.encode_reply, MAS_PATHS.decode_reply, _check_request
+)
+
+MAS_NODES: Ragged[MasRequest, PosteriorsReply] = Ragged(
+    MAS_PATHS.lengths,
+    MAS_PATHS.inputs,
+    posteriors(lambda request: request.tokens * request.frames),
+    PosteriorsReply,
+    pb.MasPosteriorsResponse,
+)
+
+
+def _encode_posteriors(request: MasRequest) -> bytes:
+    message = pb.MasPosteriorsRequest(
+        tokens=request.tokens.tolist(),
+        frames=request.frames.tolist(),
+        data_type=request.data_type.wire,
+        values=to_bytes(request.values, request.data_type.storage),
+    )
+    return message.SerializeToString()
+
+
+def _decode_posteriors(data: bytes, max_items: int | None = None) -> MasRequest:
+    return _request_of(parse_request(pb.MasPosteriorsRequest, data), False, max_items)
+
+
+MAS_POSTERIORS: Rpc[MasRequest, PosteriorsReply] = Rpc(
+    "MasPosteriors",
+    _encode_posteriors,
+    _decode_posteriors,
+    MAS_NODES.encode_reply,
+    MAS_NODES.decode_reply,
+    _check_request,
 )

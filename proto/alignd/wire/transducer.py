@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from alignd.v1 import alignment_pb2 as pb
 from alignd.wire.arrays import MAX_ELEMENTS, Buffers, DataType, Int64Array, from_bytes, lengths, to_bytes, total
+from alignd.wire.posteriors import PosteriorsReply, posteriors
 from alignd.wire.ragged import Column, Ragged
 from alignd.wire.rpc import UNTIMED, ItemStatus, MalformedRequestError, Rpc, Timing, parse_request
 
@@ -53,22 +54,6 @@ class TransducerReply:
     timing: Timing = UNTIMED
 
 
-@dataclass(slots=True)
-class TransducerPosteriorsReply:
-    """Node probabilities of a `TransducerRequest`.
-
-    Attributes:
-        statuses: one per item; outputs of those that failed are zeros, their score NaN.
-        posteriors: float32, the items' [T, U + 1] end to end.
-        scores: float64 [B], log-likelihoods.
-    """
-
-    statuses: tuple[ItemStatus, ...]
-    posteriors: npt.NDArray[np.float32]
-    scores: npt.NDArray[np.float64]
-    timing: Timing = UNTIMED
-
-
 def _nodes(request: Any) -> Int64Array:
     nodes: Int64Array = request.frames * (request.labels + 1)
     return nodes
@@ -84,11 +69,11 @@ TRANSDUCER_PATHS: Ragged[TransducerRequest, TransducerReply] = Ragged(
     TransducerReply,
     pb.TransducerAlignResponse,
 )
-TRANSDUCER_NODES: Ragged[TransducerRequest, TransducerPosteriorsReply] = Ragged(
+TRANSDUCER_NODES: Ragged[TransducerRequest, PosteriorsReply] = Ragged(
     LENGTHS,
     (ARCS,),
-    (Column("posteriors", _nodes, np.float32),),
-    TransducerPosteriorsReply,
+    posteriors(_nodes),
+    PosteriorsReply,
     pb.TransducerPosteriorsResponse,
 )
 
@@ -136,7 +121,7 @@ TRANSDUCER_ALIGN: Rpc[TransducerRequest, TransducerReply] = Rpc(
     TRANSDUCER_PATHS.decode_reply,
     _check_request,
 )
-TRANSDUCER_POSTERIORS: Rpc[TransducerRequest, TransducerPosteriorsReply] = Rpc(
+TRANSDUCER_POSTERIORS: Rpc[TransducerRequest, PosteriorsReply] = Rpc(
     "TransducerPosteriors",
     partial(_encode_request, pb.TransducerPosteriorsRequest),
     partial(_decode_request, pb.TransducerPosteriorsRequest),

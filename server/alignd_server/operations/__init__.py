@@ -4,10 +4,18 @@ from typing import Any
 
 from alignd_server.operations.ctc import CtcOperation
 from alignd_server.operations.mas import MasOperation
+from alignd_server.operations.mas_posteriors import MasPosteriorsOperation
+from alignd_server.operations.transducer import TransducerOperation, TransducerPosteriorsOperation
 
-__all__ = ["CtcOperation", "MasOperation", "alignments"]
+__all__ = ["alignments"]
 
 
 def alignments() -> list[Any]:
     """All operations on ragged batches."""
-    return [MasOperation(), CtcOperation()]
+    return [
+        MasOperation(),
+        MasPosteriorsOperation(),
+        CtcOperation(),
+        TransducerOperation(),
+        TransducerPosteriorsOperation(),
+    ]

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Sequence
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from alignd.wire import DataType, ItemStatus, Rpc
 from alignd.wire.arrays import on_device
@@ -13,6 +13,8 @@ from alignd_server.device import Device
 from alignd_server.operation import Cost, Launch
 from alignd_server.operations import backends
 from alignd_server.operations.ragged import cost_of, item_status, item_statuses, shares
+
+FRAMES_AT_FAULT: Final = {Status.EMPTY: "frames", Status.TOO_FEW_FRAMES: "frames"}
 
 Request = TypeVar("Request", bound=Any)
 Reply = TypeVar("Reply", bound=Any)
@@ -37,7 +39,7 @@ class FamilyOperation(ABC, Generic[Request, Reply]):
     ragged: Ragged[Request, Reply]
     room: str
     sums: bool = False
-    fields: dict[Status, str]
+    fields: dict[Status, str] = FRAMES_AT_FAULT
 
     @abstractmethod
     def example(self, data_type: DataType) -> Request: ...

@@ -1,7 +1,7 @@
 """TransducerAlign and TransducerPosteriors: best paths through transducer lattices, and sums over all paths."""
 
 from collections.abc import Hashable, Sequence
-from typing import Final, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -9,7 +9,7 @@ from alignd.wire import (
     TRANSDUCER_ALIGN,
     TRANSDUCER_POSTERIORS,
     DataType,
-    TransducerPosteriorsReply,
+    PosteriorsReply,
     TransducerReply,
     TransducerRequest,
 )
@@ -20,16 +20,13 @@ from alignd_kernels.transducer.batch import TransducerBatch, reduced
 from alignd_server.operations.family import FamilyOperation
 from alignd_server.operations.ragged import DTYPES, concatenated, located
 
-Reply = TypeVar("Reply", TransducerReply, TransducerPosteriorsReply)
-
-FIELDS: Final = {Status.EMPTY: "frames", Status.TOO_FEW_FRAMES: "frames"}
+Reply = TypeVar("Reply", TransducerReply, PosteriorsReply)
 
 
 class _TransducerOperation(FamilyOperation[TransducerRequest, Reply]):
     """What both do alike: the topology is the launch's."""
 
     room = "transducer"
-    fields = FIELDS
 
     def example(self, data_type: DataType) -> TransducerRequest:
         one = np.ones(1, np.int64)
@@ -61,7 +58,7 @@ class TransducerOperation(_TransducerOperation[TransducerReply]):
     ragged = TRANSDUCER_PATHS
 
 
-class TransducerPosteriorsOperation(_TransducerOperation[TransducerPosteriorsReply]):
+class TransducerPosteriorsOperation(_TransducerOperation[PosteriorsReply]):
     """Probabilities of the nodes."""
 
     name = "transducer_posteriors"
