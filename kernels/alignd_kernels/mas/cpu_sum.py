@@ -7,15 +7,14 @@ The way back needs nothing else: the posteriors of a frame are what those of the
 without an exponential, and sum to 1 in every frame.
 
 Numbers, with ulp = 2⁻²³ (2⁻⁵² for float64) and scores up to 20,000 in magnitude: a step multiplies what it sums by at
-most 1 + 4 ulp (an exponential, two sums' terms, a product), which is as if the item had other scores, off by that much
-each. So the log-likelihood is off by at most 4 · T ulp, and posteriors, of which each share is rounded too, by at most
-8 · T ulp; over 2,000 frames of float32 that is 0.001 and 0.002 at worst. Larger scores add their own ulp for each frame.
+most 1 + 4 ulp (an exponential, two sums' terms, a product), as if the item had other scores, off by that much each. So
+the log-likelihood is off by at most 4 · T ulp, and posteriors, of which each share is rounded too, by at most 8 · T
+ulp; over 2,000 frames of float32 that is 0.001 and 0.002 at worst. Larger scores add their own ulp for each frame.
 """
 
 import time
 from collections.abc import Iterable
-from functools import partial
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -280,12 +279,13 @@ def backward(S, T, back, shares, place, factor):
     for t in range(T - 1, -1, -1):
         begin, end = first_token(t, S, T), end_token(t, S)
         own = shares[place[0] + t * place[1] + begin : place[0] + t * place[1] + end]
-        _split(own, mass[begin:end], moving[begin:end], sign)
-        _add(mass[max(begin, 1) - 1 : end - 1], moving[max(begin, 1) : end])
+        split(own, mass[begin:end], moving[begin:end], sign)
+        add(mass[max(begin, 1) - 1 : end - 1], moving[max(begin, 1) : end])
 
 
 @part
-def _split(shares, mass, moving, sign):
+def split(shares, mass, moving, sign):
+    """What stays of the mass and what moves on, by shares, in whose place the mass itself is put, with a sign."""
     for s in range(len(mass)):
         here = mass[s]
         stay = here * shares[s]
@@ -295,7 +295,7 @@ def _split(shares, mass, moving, sign):
 
 
 @part
-def _add(to, what):
+def add(to, what):
     for s in range(len(to)):
         to[s] += what[s]
 

@@ -38,7 +38,7 @@ def maximum_path(value: Any, mask: Any, dtype: Any = None, *, check: bool = True
         ValueError: for wrong shapes, or a mask that is not a prefix rectangle.
         TypeError: for scores that are not floating-point.
     """
-    _check_shapes(value, mask)
+    check_shapes(value, mask)
     if on_gpu(value):
         from alignd_kernels.mas.gpu_padded import maximum_path_on_gpu
 
@@ -52,25 +52,25 @@ def maximum_path(value: Any, mask: Any, dtype: Any = None, *, check: bool = True
     if is_torch(mask) and str(mask.dtype) == "torch.bfloat16":  # NumPy has none
         mask = mask != 0
     tokens, frames = rectangle_lengths(host(mask), default_pool())
-    batch, shape = _batch(storage, score_type, tokens, frames)
+    batch, shape = padded_batch(storage, score_type, tokens, frames)
     result = cpu.align(batch, default_pool())
     if check:
         raise_if_failed(result.statuses.tolist(), tokens, frames)
     if not is_torch(value):
         ones = np.ones(1, np.float32 if dtype is None else dtype)
-        path = _shaped(dense_paths(batch, result, ones, default_pool()), shape, batch.frames_first)
+        path = shaped(dense_paths(batch, result, ones, default_pool()), shape, batch.frames_first)
         return path if check else (path, result.statuses)
     import torch
 
     # NumPy knows no bfloat16: it writes the bits of a one.
     one = torch.ones(1, dtype=torch.float32 if dtype is None else dtype)
     bits = one.view({1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[one.element_size()]).numpy()
-    path = _shaped(dense_paths(batch, result, bits, default_pool()), shape, batch.frames_first)
+    path = shaped(dense_paths(batch, result, bits, default_pool()), shape, batch.frames_first)
     tensor = torch.from_numpy(path).view(one.dtype)
     return tensor if check else (tensor, torch.from_numpy(result.statuses))
 
 
-def _batch(
+def padded_batch(
     storage: npt.NDArray[np.generic], score_type: DType, tokens: Int64Array, frames: Int64Array
 ) -> tuple[MasBatch, tuple[int, int, int]]:
     """The padded array [B, S, T] as a batch, and that shape. It is read where it lies if one of its two inner axes is
@@ -87,7 +87,7 @@ def _batch(
     )
 
 
-def _shaped(flat: npt.NDArray[Any], shape: tuple[int, int, int], frames_first: bool) -> npt.NDArray[Any]:
+def shaped(flat: npt.NDArray[Any], shape: tuple[int, int, int], frames_first: bool) -> npt.NDArray[Any]:
     """[B, S, T], in memory as the values are."""
     B, S, T = shape
     return flat.reshape(B, T, S).transpose(0, 2, 1) if frames_first else flat.reshape(shape)
@@ -105,7 +105,7 @@ def raise_if_failed(statuses: list[int], tokens: Int64Array, frames: Int64Array)
         raise InvalidItemsError(bad, reasons)
 
 
-def _check_shapes(value: Any, mask: Any) -> None:
+def check_shapes(value: Any, mask: Any) -> None:
     shape, mask_shape = tuple(np.shape(value)), tuple(np.shape(mask))
     if len(shape) != 3:
         raise ValueError(f"value must be [batch, tokens, frames], not of shape {shape}")
