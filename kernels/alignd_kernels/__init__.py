@@ -1,4 +1,5 @@
-"""Alignment kernels: exact best paths of monotonic alignment search and CTC, ragged, batched, on CPU and GPU.
+"""Alignment kernels: exact best paths of monotonic alignment search, CTC and transducers, ragged, batched, on CPU and
+GPU.
 
 Importing this package imports neither Numba nor torch: the first call does, for the device that it is made on.
 """
@@ -11,6 +12,7 @@ from alignd_kernels.ctc.padded import forced_align
 from alignd_kernels.dtypes import DType
 from alignd_kernels.mas.padded import maximum_path
 from alignd_kernels.status import InvalidItemsError, Status
+from alignd_kernels.transducer.padded import transducer_align
 
 __version__ = "0.1.0"
 
@@ -22,6 +24,7 @@ __all__ = [
     "compile_seconds",
     "forced_align",
     "maximum_path",
+    "transducer_align",
     "warm_up",
 ]
 
@@ -34,12 +37,14 @@ def warm_up(dtypes: Iterable[DType] = tuple(DType)) -> None:
     from alignd_kernels.ctc import cpu as ctc
     from alignd_kernels.mas import cpu as mas
     from alignd_kernels.mas import dense, masks
+    from alignd_kernels.transducer import cpu as transducer
 
     wanted = tuple(dtypes)
     ctc.warm_up(wanted)
     mas.warm_up(wanted)
     masks.warm_up()
     dense.warm_up()
+    transducer.warm_up(wanted)
 
 
 def compile_seconds() -> float:
