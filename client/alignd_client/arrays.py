@@ -40,7 +40,7 @@ class Kind:
 
     @classmethod
     def of(cls, value: Any) -> "Kind":
-        return cls(value.device) if is_tensor(value) else NUMPY
+        return NUMPY if isinstance(value, np.ndarray) or not is_tensor(value) else cls(value.device)
 
     def wrap(self, array: NumpyArray) -> Any:
         """`array` as the caller's kind; on the CPU without a copy where it can be written to."""
@@ -191,10 +191,15 @@ def _joined(arrays: Sequence[NumpyArray]) -> NumpyArray:
 def lengths(values: Sequence[int], counts: Sequence[int]) -> Int64Array:
     """int64 [sum of counts]: each value as often as its count says."""
     if len(counts) == 1:
-        array = np.empty(counts[0], np.int64)
-        array.fill(values[0])
-        return array
+        return same_lengths(values[0], counts[0])
     return np.repeat(np.array(values, np.int64), counts)
+
+
+def same_lengths(value: int, count: int) -> Int64Array:
+    """int64 [count]."""
+    array = np.empty(count, np.int64)
+    array.fill(value)
+    return array
 
 
 def shared_kind(kinds: Sequence[Kind], counts: Sequence[int]) -> Kind | list[Kind]:

@@ -200,7 +200,11 @@ class LocalCall(Generic[Request, Reply]):
         begun, self._begun = self._begun, False
         running = self._running if begun else None
         if running is None:
-            running = self._submit(self._slot(remaining), remaining, waits=True)
+            try:
+                slot = self._slots.get_nowait()
+            except Empty:
+                slot = self._slot(remaining)
+            running = self._submit(slot, remaining, waits=True)
         # Late or not, what is there is there.
         return self._result(running, None if running.done() else remaining())
 
@@ -219,7 +223,10 @@ class LocalCall(Generic[Request, Reply]):
                 raise CancelledError
             timeout = remaining()
             self._running = running = self._engine.submit(self._rpc, self._request, timeout, waits)
-            running.add_done_callback(lambda _: slot.release())
+            if running.done():
+                slot.release()
+            else:
+                running.add_done_callback(lambda _: slot.release())
         except BaseException as error:
             slot.release()
             if isinstance(error, AlignError | CancelledError) or not isinstance(error, Exception):

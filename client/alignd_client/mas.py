@@ -27,6 +27,7 @@ from alignd_client.arrays import (
     kind_at,
     lengths,
     owned_parts,
+    same_lengths,
     scores,
     shared_kind,
     stacked,
@@ -92,14 +93,21 @@ class _Family(Generic[Reply]):
         return ItemStatus(ItemCode.EMPTY, "frames", reason)
 
     def pack(self, items: Sequence[MasItem]) -> tuple[MasRequest, MasContents]:
-        counts = [item.count for item in items]
-        tokens = lengths([item.tokens for item in items], counts)
-        frames = lengths([item.frames for item in items], counts)
+        kinds: Kind | list[Kind]
+        if len(items) == 1:  # one array of the caller's, as long batches come
+            first = items[0]
+            tokens, frames = same_lengths(first.tokens, first.count), same_lengths(first.frames, first.count)
+            kinds = first.kind
+        else:
+            counts = [item.count for item in items]
+            tokens = lengths([item.tokens for item in items], counts)
+            frames = lengths([item.frames for item in items], counts)
+            kinds = shared_kind([item.kind for item in items], counts)
         values = end_to_end([item.values for item in items])
         # It is not checked: what `check_request` looks for, `prepare` and `refuse` leave no room for.
         # Paths follow from durations and would only make the reply longer.
         request = MasRequest(values, items[0].data_type, tokens, frames, return_paths=False)
-        return request, MasContents(tokens, frames, shared_kind([item.kind for item in items], counts))
+        return request, MasContents(tokens, frames, kinds)
 
 
 class MasFamily(_Family[MasReply]):

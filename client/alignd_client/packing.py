@@ -55,6 +55,12 @@ class PackingLimits:
     most_bytes: int = MOST_BYTES
     cells: int = MOST_CELLS
 
+    @property
+    def room(self) -> int:
+        """Bytes of a request of several items."""
+        most = self.most_bytes if self.message_bytes is None else min(self.most_bytes, self.message_bytes)
+        return most - ITEM_OVERHEAD
+
     @classmethod
     def of(cls, limits: Limits) -> "PackingLimits":
         """A 0, from a server that does not say, is no limit."""
@@ -111,6 +117,23 @@ class Parcel(Generic[ItemT, Request, Reply, ResultT]):
         return answers_of(self.family.unpack(self.contents, reply), self.first)
 
 
+def cut(
+    family: Family[ItemT, Request, Reply, ResultT], stack: ItemT, limits: PackingLimits
+) -> list[Parcel[ItemT, Request, Reply, ResultT]] | None:
+    """A caller's one array of items as requests of about one size; None if its items must be refused, one by one."""
+    count, cells = stack.count, stack.cells // stack.count
+    nbytes = stack.nbytes // count + ITEM_OVERHEAD
+    limit, room = limits.message_bytes, limits.room
+    if (limit is not None and nbytes > limit) or family.refuse(stack):
+        return None
+    most = min(room // nbytes, limits.cells // max(cells, 1), limits.items, family.items_per_request)
+    size = max(1, min(-(-min(limits.enough_bytes, room) // nbytes), most))
+    if size >= count:
+        return [Parcel(family, 0, [stack])]
+    size = -(-count // -(-count // size))  # no small one at the end
+    return [Parcel(family, start, [stack.part(start, min(start + size, count))]) for start in range(0, count, size)]
+
+
 class Packer(Generic[ItemT, Request, Reply, ResultT]):
     """Takes items in order, gives parcels in order. A parcel is a run of consecutive items, which keeps the order.
 
@@ -135,8 +158,7 @@ class Packer(Generic[ItemT, Request, Reply, ResultT]):
         self._clock = clock
         self._pushed = clock()
         self._most_items = min(limits.items, family.items_per_request)
-        most = limits.most_bytes if limits.message_bytes is None else min(limits.most_bytes, limits.message_bytes)
-        self._most_bytes = most - ITEM_OVERHEAD
+        self._most_bytes = limits.room
         self._enough_bytes = min(limits.enough_bytes, self._most_bytes)
         if not borrow:
             self._enough_bytes = min(self._enough_bytes, COPIED_BYTES)
@@ -144,21 +166,8 @@ class Packer(Generic[ItemT, Request, Reply, ResultT]):
         self._count = 0
 
     def parcels(self, stack: ItemT) -> "list[Parcel[ItemT, Request, Reply, ResultT]] | None":
-        """A caller's one array of items, cut into requests of about one size; None if its items must be refused, one by
-        one."""
-        count, cells = stack.count, stack.cells // stack.count
-        nbytes = stack.nbytes // count + ITEM_OVERHEAD
-        limit = self._limits.message_bytes
-        if (limit is not None and nbytes > limit) or self._family.refuse(stack):
-            return None
-        most = min(self._most_bytes // nbytes, self._limits.cells // max(cells, 1), self._most_items)
-        size = max(1, min(-(-self._enough_bytes // nbytes), most))
-        size = -(-count // -(-count // size))  # no small one at the end
-        starts = range(0, count, size)
-        parts = [stack.part(start, min(start + size, count)) for start in starts] if size < count else [stack]
-        first = self._count
-        self._count += count
-        return [Parcel(self._family, first + start, [part]) for start, part in zip(starts, parts)]
+        """See `cut`."""
+        return cut(self._family, stack, self._limits)
 
     def push(self, raw: Any) -> Sequence[Parcel[ItemT, Request, Reply, ResultT]]:
         """Adds the caller's next item; returns the parcels that are complete.

@@ -10,7 +10,7 @@ from alignd.wire import GET_SERVER_INFO, ServerInfo, ServerInfoRequest
 from alignd_client.errors import AlignError, ClientClosedError
 from alignd_client.family import Answers, Family, ItemT, ResultT
 from alignd_client.options import ClientOptions
-from alignd_client.packing import Packer, PackingLimits, Parcel
+from alignd_client.packing import Packer, PackingLimits, Parcel, cut
 from alignd_client.per_process import PerProcess
 from alignd_client.retry import Attempts
 from alignd_client.transport import Call, Transport, run
@@ -30,7 +30,7 @@ class Pipeline:
         self._check_open()
         call = self._transport.open(GET_SERVER_INFO, ServerInfoRequest())
         try:
-            return run(self._transport, call, self._attempts())
+            return run(self._transport, call, Attempts(self._options.retry, self._options.timeout))
         except CancelledError:
             self._check_open()  # closing cancels
             raise
@@ -78,7 +78,7 @@ class Pipeline:
             return _Pending(parcel)
         self._check_open()
         call = self._transport.open(parcel.rpc, parcel.request())
-        attempts = self._attempts()
+        attempts = Attempts(self._options.retry, self._options.timeout)
         work = partial(self._work, parcel, call, attempts)
         if call.begin(attempts.remaining, waits=alone):
             return _Pending(parcel, call, work)
@@ -93,9 +93,6 @@ class Pipeline:
         if self._transport.remote:
             parcel.check(reply)
         return reply
-
-    def _attempts(self) -> Attempts:
-        return Attempts(self._options.retry, self._options.timeout)
 
     def _start_threads(self) -> ThreadPoolExecutor:
         self._check_open()  # meanwhile, another thread may have closed what it would now leave behind
@@ -136,7 +133,7 @@ class _Feed(Generic[ItemT, ResultT]):
     def _begin(self) -> Iterator[Any]:
         """The caller's one array as parcels, if it can be taken so; else one item after the other."""
         stack = self._family.stack(self._raws)
-        parcels = self._opened().parcels(stack) if stack else None
+        parcels = cut(self._family, stack, self._pipeline.limits()) if stack else None
         self._parcels.extend(parcels or ())
         return self._items(() if parcels else self._raws)
 

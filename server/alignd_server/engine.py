@@ -1,6 +1,5 @@
 """The engine: admission, lanes and workers behind every door. It knows no gRPC, settings or audio package."""
 
-import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError
@@ -80,7 +79,7 @@ class Engine:
         self._pipelines: dict[str, Pipeline] = {}
         self._on_lost = on_lost
         self._lost: DeviceLostError | None = None
-        self._closing = threading.Event()
+        self._closing = False
         self._batch_limits = BatchLimits(
             self.limits.max_batch_cells,
             self.limits.max_batch_bytes,
@@ -95,6 +94,7 @@ class Engine:
             for queue in (*[self._light] * device.light_batches, self._heavy)
         ]
         self._assistant = self._workers[0]  # of the light lane
+        self._assisted_cells = min(ASSISTED_CELLS, self.limits.max_batch_cells)  # more would be heavy
         for op in operations:
             self.metrics.of(op.name).queue_depth.set(0)
         for worker in self._workers:
@@ -213,9 +213,7 @@ class Engine:
 
     def _assisted(self, job: Job) -> bool:
         """Whether the calling thread has done it."""
-        if job.cost.cells > ASSISTED_CELLS or self._batch_limits.heavy(job):
-            return False
-        return self._assistant.assist(job)
+        return job.cost.cells <= self._assisted_cells and self._assistant.assist(job)
 
     def _enqueue(self, job: Job) -> None:
         (self._heavy if self._batch_limits.heavy(job) else self._light).put(job)
@@ -224,7 +222,7 @@ class Engine:
     def _check(self, op: str, deadline: float | None) -> None:
         if self._lost:
             raise self._lost
-        if self._closing.is_set():
+        if self._closing:
             raise UnavailableError("the engine is shutting down")
         if deadline is not None and time.monotonic() >= deadline:
             self.metrics.rejected.labels(op, "deadline").inc()
@@ -263,7 +261,7 @@ class Engine:
         Args:
             timeout: seconds after which work that is still running is left to end with the process.
         """
-        self._closing.set()
+        self._closing = True
         deadline = None if timeout is None else time.monotonic() + timeout
         for pipeline in self._pipelines.values():
             pipeline.close(timeout)

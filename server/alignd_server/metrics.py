@@ -3,9 +3,10 @@
 from collections.abc import Callable
 from functools import cached_property
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from alignd_server import __version__
+from alignd_server.histogram import Histogram, HistogramFamily
 
 # Kernels of small batches take tens of microseconds; the client library's own buckets start at 5 ms.
 SECONDS = tuple(1e-5 * 2**i for i in range(21))
@@ -18,31 +19,31 @@ class Metrics:
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self.registry = registry = registry or CollectorRegistry()
-        self.kernel_duration = Histogram(
+        self.kernel_duration = HistogramFamily(
             "alignd_kernel_duration_seconds",
             "Time in the kernels of one launch, copies excluded.",
             ["op", "backend", "device", "dtype"],
             buckets=SECONDS,
             registry=registry,
         )
-        self.acoustic_duration = Histogram(
+        self.acoustic_duration = HistogramFamily(
             "alignd_acoustic_duration_seconds",
             "Time from one encoded recording to its emissions.",
             ["model"],
             buckets=SECONDS[8:],
             registry=registry,
         )
-        self.queue_duration = Histogram(
+        self.queue_duration = HistogramFamily(
             "alignd_queue_duration_seconds",
             "Time of a request from admission to the start of its batch.",
             ["op"],
             buckets=SECONDS,
             registry=registry,
         )
-        self.batch_items = Histogram(
+        self.batch_items = HistogramFamily(
             "alignd_batch_items", "Items of one launch.", ["op"], buckets=ITEMS, registry=registry
         )
-        self.batch_cells = Histogram(
+        self.batch_cells = HistogramFamily(
             "alignd_batch_cells", "Lattice cells of one launch.", ["op"], buckets=CELLS, registry=registry
         )
         self.queue_depth = Gauge("alignd_queue_depth", "Requests that wait.", ["op"], registry=registry)

@@ -53,7 +53,7 @@ class MasOperation:
 
     def cost(self, request: MasRequest, device: Device) -> Cost:
         tokens, frames, dtype = request.tokens, request.frames, DTYPES[request.data_type]
-        nbytes = self.payload_bytes(request)
+        nbytes = nbytes_of(request.values)
         kernels = backends.backend("mas", device)
         if device.torch_device is None:
             cells, scratch, largest = kernels.demand(tokens, frames, dtype)
