@@ -2,13 +2,14 @@
 
 from collections.abc import Iterable, Iterator
 
-from benchmarks import cases_ctc, cases_doors, cases_mas, peers
+from benchmarks import cases_ctc, cases_doors, cases_mas, cases_transducer, peers
 from benchmarks.case import Case
 
 
 def all_cases() -> Iterator[Case]:
     yield from cases_mas.cases()
     yield from cases_ctc.cases()
+    yield from cases_transducer.cases()
     yield from cases_doors.cases()
     yield from _gpu_cases()
 
