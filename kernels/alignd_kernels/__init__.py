@@ -11,6 +11,13 @@ from alignd_kernels.ctc.batch import STAR
 from alignd_kernels.ctc.padded import forced_align
 from alignd_kernels.dtypes import DType
 from alignd_kernels.mas.padded import maximum_path
+from alignd_kernels.mas.soft import (
+    attention_binarization_loss,
+    beta_binomial_prior,
+    binarize,
+    forward_sum_loss,
+    mas_posteriors,
+)
 from alignd_kernels.status import InvalidItemsError, Status
 from alignd_kernels.transducer.padded import transducer_align
 
@@ -21,8 +28,13 @@ __all__ = [
     "DType",
     "InvalidItemsError",
     "Status",
+    "attention_binarization_loss",
+    "beta_binomial_prior",
+    "binarize",
     "compile_seconds",
     "forced_align",
+    "forward_sum_loss",
+    "mas_posteriors",
     "maximum_path",
     "transducer_align",
     "warm_up",
@@ -36,12 +48,15 @@ def warm_up(dtypes: Iterable[DType] = tuple(DType)) -> None:
     """
     from alignd_kernels.ctc import cpu as ctc
     from alignd_kernels.mas import cpu as mas
-    from alignd_kernels.mas import dense, masks
+    from alignd_kernels.mas import cpu_sum, dense, masks, soft_blank, soft_rows
     from alignd_kernels.transducer import cpu as transducer
 
     wanted = tuple(dtypes)
     ctc.warm_up(wanted)
     mas.warm_up(wanted)
+    cpu_sum.warm_up(wanted)
+    soft_blank.warm_up(wanted)
+    soft_rows.warm_up(wanted)
     masks.warm_up()
     dense.warm_up()
     transducer.warm_up(wanted)

@@ -8,12 +8,14 @@ Columns, shares and the way back are those of `cpu_sum`, and its numbers hold wi
 frame has two sums.
 """
 
+from collections.abc import Iterable
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from alignd_kernels.compile_cache import kernel, part
+from alignd_kernels.dtypes import DType
 from alignd_kernels.mas.batch import MasBatch
 from alignd_kernels.mas.cpu_sum import BLOCK, add, end_token, first_token, normalise, split
 from alignd_kernels.numba_helpers import addresses_of, array_at, model_of, take_next, widen
@@ -70,6 +72,14 @@ def sums(
         pool.run_everywhere(work, cells * CELL_WORK)
     del kept
     return totals
+
+
+def warm_up(dtypes: Iterable[DType] = tuple(DType)) -> None:
+    """Compile the kernels for these types, or load them from the cache, so that no later call has to."""
+    one = np.ones(1, np.int64)
+    for dtype in dtypes:
+        batch = MasBatch(np.zeros(1, dtype.storage), dtype, one - 1, one, one, one, frames_first=True)
+        sums(batch, -1.0, np.zeros(1, dtype.accumulator), (one - 1, one), 1, None)
 
 
 @kernel

@@ -1,12 +1,14 @@
 # mypy: allow-untyped-defs
 """Softmax over each frame's own columns, and what it adds to the gradient of a sum over paths (Numba)."""
 
+from collections.abc import Iterable
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from alignd_kernels.compile_cache import kernel, part
+from alignd_kernels.dtypes import DType
 from alignd_kernels.mas.batch import MasBatch
 from alignd_kernels.numba_helpers import addresses_of, array_at, model_of, widen
 from alignd_kernels.ragged import Int64Array
@@ -82,6 +84,17 @@ def gradients(
 
     pool.run(work, items[1] * items[2] * CELL_WORK)
     del kept
+
+
+def warm_up(dtypes: Iterable[DType] = tuple(DType)) -> None:
+    """Compile the kernels for these types, or load them from the cache, so that no later call has to."""
+    one, starts = np.ones(1, np.int64), np.arange(2)
+    for dtype in dtypes:
+        batch = MasBatch(np.zeros(1, dtype.storage), dtype, one - 1, one, one, one, frames_first=True)
+        with WorkerPool(1) as pool:
+            peaks, totals, _ = normalisers(batch, -1.0, starts, pool)
+            row = np.zeros(1, dtype.accumulator)
+            gradients(batch, (peaks, totals), starts, np.ones(1), row, row.copy(), (one - 1, one), pool)
 
 
 def _items(batch: MasBatch, starts: Int64Array) -> tuple[object, Int64Array]:
