@@ -16,8 +16,18 @@ from alignd_kernels.status import Status
 from alignd_kernels.threads import WorkerPool
 from alignd_kernels.transducer.batch import TransducerBatch, TransducerCosts, TransducerPosteriors
 from alignd_kernels.transducer.log_sums import log_sums
-from alignd_kernels.transducer.scaled import LARGEST, LOG2E
-from alignd_kernels.transducer.sums import backward, deliver, forward, gather, lay_out, log_of, steps_of, to_scaled
+from alignd_kernels.transducer.scaled import EXACT
+from alignd_kernels.transducer.sums import (
+    PRECISE,
+    backward,
+    deliver,
+    forward,
+    gather,
+    lay_out,
+    log_of,
+    steps_of,
+    to_scaled,
+)
 
 OK: Final = int(Status.OK)
 EMPTY: Final = int(Status.EMPTY)
@@ -44,17 +54,19 @@ ROOM: Final = 0
 WIDTH: Final = 1
 STEPS: Final = 2
 
-POSSIBLE: Final = -(2**28)
-"""Exponents from here on: those of impossible arcs, times anything that others may bring, are below."""
+LEAST: Final = -EXACT / 2
+"""Exponents of sums from here on: where log-probs above 0 bring no more than `MOST_UPWARD` in all, those of all paths
+that matter beside such a sum are exact, and those of others, exact or not, far below."""
 
-MOST_UPWARD: Final = 2**27
-"""By how much log-probs above 0, in all, may raise an exponent."""
-
-CELLS_A_NODE: Final = 12
-"""A node takes as long as so many of the cells that a pool counts: most of it is reading two columns of a row."""
+MOST_UPWARD: Final = EXACT / 4
 
 NEGLIGIBLE: Final = 64
 """Powers of two by which a sum outweighs what is neglected beside it."""
+
+LN_2: Final = 0.6931471805599453
+
+CELLS_A_NODE: Final = 12
+"""A node takes as long as so many of the cells that a pool counts: most of it is reading two columns of a row."""
 
 
 def posteriors(batch: TransducerBatch, pool: WorkerPool | None = None) -> TransducerPosteriors:
@@ -167,10 +179,9 @@ class _Launch:
         """Items on this thread, as long as `cursor` gives any."""
         room, width, steps = self.sizes.max(axis=0, initial=0).tolist()
         size = room * (2 if self._wanted == SUM else 3) + 2 * width
-        exponents = np.empty(size, np.int64 if self._accumulator is np.float64 else np.int32)
         _sum_range(
             self._model, self._modified, self._wanted, self._label_factor, cursor, self._items, self._targets,
-            self.sizes, np.empty(size, self._accumulator), exponents, np.empty(steps, np.int64),
+            self.sizes, np.empty(size, self._accumulator), np.empty(size, self._accumulator), np.empty(steps, np.int64),
             self.found, self.totals, self.statuses,
         )  # fmt: skip
 
@@ -225,7 +236,7 @@ def _plan(items, targets, modified, sizes, statuses, nodes):
 
 @kernel
 def _sum_range(
-    model, modified, wanted, label_factor, cursor, items, targets, sizes, floats, exponents, bases,
+    model, modified, wanted, label_factor, cursor, items, targets, sizes, mantissas, exponents, bases,
     found, totals, statuses,
 ):  # fmt: skip
     """The items that `cursor` gives, on this thread; `UNDECIDED` those that need logarithms."""
@@ -239,7 +250,7 @@ def _sum_range(
             own[:] = np.nan if wanted == ARCS else 0.0
             continue
         R = sizes[b, ROOM]
-        blank_m, label_m, m = floats[:R], floats[R : 2 * R], floats[2 * R :]
+        blank_m, label_m, m = mantissas[:R], mantissas[R : 2 * R], mantissas[2 * R :]
         blank_e, label_e, e = exponents[:R], exponents[R : 2 * R], exponents[2 * R :]
         base = bases[: sizes[b, STEPS]]
         N, slack = steps_of(T, U, modified)
@@ -247,22 +258,22 @@ def _sum_range(
         values = array_at(address, (T - 1) * frame_pitch + U * node_pitch + V, model)
         labels = targets[first : first + U]
         gather(values, T, U, frame_pitch, node_pitch, labels, blank, modified, base, blank_m, label_m)
-        bad, high, least, most = to_scaled(floats[: 2 * R], exponents[: 2 * R])
+        bad, beyond, upward, low = to_scaled(mantissas[: 2 * R], exponents[: 2 * R], MOST_UPWARD / N)
         if bad:
             statuses[b] = NOT_FINITE
             own[:] = np.nan if wanted == ARCS else 0.0
             continue
-        if high or most * N > MOST_UPWARD:
+        if beyond or (low and upward):
             statuses[b] = UNDECIDED
             continue
         end = forward(U, N, slack, base, wanted != SUM, blank_m, blank_e, label_m, label_e, m, e)
         total_m, total_e = m[end], e[end]
-        # What was taken for impossible, on any of 2ᴺ paths, must not matter.
-        if total_e < POSSIBLE and least == np.inf and N * LARGEST * LOG2E < -POSSIBLE:
+        if total_e == -np.inf:
             statuses[b] = NO_FINITE_PATH
             own[:] = 0.0
             continue
-        if total_e < POSSIBLE or total_e < N * (most + 1) + NEGLIGIBLE - least * LOG2E:
+        # Of the up to 2ᴺ paths, those with a log-prob that is low must not matter.
+        if total_e < LEAST or (low and total_e < N + NEGLIGIBLE - PRECISE / LN_2):
             statuses[b] = UNDECIDED
             continue
         totals[b] = log_of(total_m, total_e)

@@ -9,22 +9,20 @@ loops need no conditions.
 """
 
 import math
+from typing import Final
 
 import numpy as np
 
 from alignd_kernels.compile_cache import part
 from alignd_kernels.numba_helpers import array_at, widen
-from alignd_kernels.transducer.scaled import (
-    LARGEST,
-    NOTHING,
-    added,
-    bits_of,
-    distinct,
-    exp_parts,
-    exponent_like,
-    float_of,
-    power,
-)
+from alignd_kernels.transducer.scaled import added, distinct
+from alignd_kernels.vector_math import exp_parts, power_of_two
+
+PRECISE: Final = 20_000.0
+"""Logarithms up to this magnitude become numbers without loss; in float32 larger ones by their own ulp."""
+
+HEADROOM: Final = 4
+"""Powers of two by which a product of a few mantissas may exceed 1."""
 
 
 @part
@@ -75,28 +73,24 @@ def gather(values, T, U, frame_pitch, node_pitch, labels, blank, modified, base,
 
 
 @part
-def to_scaled(m, e):
-    """Logarithms `m` to numbers m · 2ᵉ, in place; what is not within ± `LARGEST` is taken for impossible.
+def to_scaled(m, e, largest):
+    """Logarithms `m` to numbers m · 2ᵉ, in place.
 
     Returns:
-        whether NaN or +inf is among them; whether a finite one above `LARGEST` is; the least magnitude of the finite
-        ones below −`LARGEST`, +inf if there are none; the largest exponent, at least 0.
+        whether NaN or +inf is among them; whether an exponent above `largest` is; whether one above 0 is; whether a
+        finite logarithm below −`PRECISE` is.
     """
     distinct()
-    kind = m.dtype.type
-    bad, high, most, least = 0, 0, exponent_like(0, kind(0)), bits_of(kind(np.inf))
-    nothing, largest, infinite = exponent_like(NOTHING, kind(0)), kind(LARGEST), kind(np.inf)
+    bad = beyond = upward = low = 0
+    least = -m.dtype.type(PRECISE)
+    most, infinite = m.dtype.type(largest), m.dtype.type(np.inf)
     for i in range(len(m)):
-        x = m[i]
-        usual = abs(x) <= largest
-        bad |= not x < infinite
-        high |= x > largest
-        magnitude = bits_of(-x) if x < -largest else bits_of(infinite)
-        least = magnitude if magnitude < least else least
-        m[i], exponent = exp_parts(x if usual else kind(0))
-        e[i] = exponent if usual else nothing
-        most = exponent if exponent > most else most
-    return bad != 0, high != 0, float_of(least), most
+        bad |= not m[i] < infinite
+        low |= (m[i] < least) & (m[i] > -infinite)
+        m[i], e[i] = exp_parts(m[i])
+        beyond |= e[i] > most
+        upward |= e[i] > 0
+    return bad != 0, beyond != 0, upward != 0, low != 0
 
 
 @part(inline=True)
@@ -110,7 +104,7 @@ def forward_step(stay_m, stay_e, move_m, move_e, blank_m, blank_e, label_m, labe
     """One step's sums of what comes by blanks from nodes of the same u and by labels from those of u − 1."""
     distinct()
     for i in range(len(m)):
-        one, other = exponent_like(stay_e[i] + blank_e[i], m[i]), exponent_like(move_e[i] + label_e[i], m[i])
+        one, other = stay_e[i] + blank_e[i], move_e[i] + label_e[i]
         m[i], e[i] = added(stay_m[i] * blank_m[i], one, move_m[i] * label_m[i], other)
 
 
@@ -123,7 +117,7 @@ def forward(U, N, slack, base, kept, blank_m, blank_e, label_m, label_e, m, e):
         where the end's is.
     """
     m[0] = m[1] = m[2] = 1
-    e[0] = e[2] = NOTHING
+    e[0] = e[2] = -np.inf
     e[1] = 0
     before = 1
     for n in range(N):
@@ -138,7 +132,7 @@ def forward(U, N, slack, base, kept, blank_m, blank_e, label_m, label_e, m, e):
             row(m, here + lo, count), row(e, here + lo, count),
         )  # fmt: skip
         m[here + lo - 1] = m[here + hi + 1] = 1
-        e[here + lo - 1] = e[here + hi + 1] = NOTHING
+        e[here + lo - 1] = e[here + hi + 1] = -np.inf
         before = here
     return before + U
 
@@ -149,15 +143,15 @@ def backward_step(
     total_e, by_blank, by_label,
 ):  # fmt: skip
     """One step's sums `m`, `e` over the paths to the end, and in place of the arcs' factors their gradients: the share
-    of the paths that take an arc, times `by_blank` or `by_label`, which hold the total's mantissa."""
+    of the paths that take an arc, of 2^`total_e`, times `by_blank` or `by_label`."""
     distinct()
     for i in range(len(m)):
         blank, label = stay_m[i] * blank_m[i], move_m[i] * label_m[i]
-        one, other = exponent_like(stay_e[i] + blank_e[i], m[i]), exponent_like(move_e[i] + label_e[i], m[i])
+        one, other = stay_e[i] + blank_e[i], move_e[i] + label_e[i]
         m[i], e[i] = added(blank, one, label, other)
-        ahead = exponent_like(alpha_e[i] - total_e, m[i])
-        blank_m[i] = alpha_m[i] * blank * by_blank * power(exponent_like(ahead + one, m[i]))
-        label_m[i] = alpha_m[i] * label * by_label * power(exponent_like(ahead + other, m[i]))
+        ahead = alpha_e[i] - total_e
+        blank_m[i] = alpha_m[i] * blank * by_blank * power_of_two(ahead + one)
+        label_m[i] = alpha_m[i] * label * by_label * power_of_two(ahead + other)
 
 
 @part
@@ -165,8 +159,7 @@ def occupation_step(m, e, alpha_m, alpha_e, total_e, factor, found):
     """Fill `found` with the share of the paths that are in each of a step's nodes."""
     distinct()
     for i in range(len(m)):
-        ahead = exponent_like(alpha_e[i] - total_e, m[i])
-        found[i] = alpha_m[i] * m[i] * factor * power(exponent_like(ahead + e[i], m[i]))
+        found[i] = alpha_m[i] * m[i] * factor * power_of_two(alpha_e[i] - total_e + e[i])
 
 
 @part
@@ -185,9 +178,10 @@ def backward(
     kind = m.dtype.type
     after = N % 2 * (U + 3) + 1
     m[after + U - 1] = m[after + U] = m[after + U + 1] = 1
-    e[after + U - 1] = e[after + U + 1] = NOTHING
+    e[after + U - 1] = e[after + U + 1] = -np.inf
     e[after + U] = 0
-    by_blank, by_label = kind(-1 / total_m), kind(-by_label / total_m)
+    scale = 2.0**HEADROOM / total_m
+    by_blank, by_label, exponent = kind(-scale), kind(-scale * by_label), total_e + kind(HEADROOM)
     for step in range(N):
         n = N - 1 - step
         lo, hi = first_node(n, U, slack), min(n, U)
@@ -197,15 +191,15 @@ def backward(
             row(m, after + lo + 1, count), row(e, after + lo + 1, count),
             row(blank_m, at, count), row(blank_e, at, count), row(label_m, at, count), row(label_e, at, count),
             row(m, here + lo, count), row(e, here + lo, count),
-            row(alpha_m, at, count), row(alpha_e, at, count), total_e, by_blank, by_label,
+            row(alpha_m, at, count), row(alpha_e, at, count), exponent, by_blank, by_label,
         )  # fmt: skip
         if nodes:
             occupation_step(
                 row(m, here + lo, count), row(e, here + lo, count), row(alpha_m, at, count), row(alpha_e, at, count),
-                total_e, -by_blank, row(blank_m, at, count),
+                exponent, -by_blank, row(blank_m, at, count),
             )  # fmt: skip
         m[here + lo - 1] = m[here + hi + 1] = 1
-        e[here + lo - 1] = e[here + hi + 1] = NOTHING
+        e[here + lo - 1] = e[here + hi + 1] = -np.inf
         after = here
 
 
