@@ -19,6 +19,7 @@ from alignd_kernels.mas.soft import (
     mas_posteriors,
 )
 from alignd_kernels.status import InvalidItemsError, Status
+from alignd_kernels.transducer.loss import rnnt_loss
 from alignd_kernels.transducer.padded import transducer_align
 
 __version__ = "0.1.0"
@@ -36,6 +37,7 @@ __all__ = [
     "forward_sum_loss",
     "mas_posteriors",
     "maximum_path",
+    "rnnt_loss",
     "transducer_align",
     "warm_up",
 ]
@@ -50,6 +52,8 @@ def warm_up(dtypes: Iterable[DType] = tuple(DType)) -> None:
     from alignd_kernels.mas import cpu as mas
     from alignd_kernels.mas import cpu_sum, dense, masks, soft_blank, soft_rows
     from alignd_kernels.transducer import cpu as transducer
+    from alignd_kernels.transducer import cpu_sum as transducer_sums
+    from alignd_kernels.transducer import dense_gradient
 
     wanted = tuple(dtypes)
     ctc.warm_up(wanted)
@@ -60,6 +64,8 @@ def warm_up(dtypes: Iterable[DType] = tuple(DType)) -> None:
     masks.warm_up()
     dense.warm_up()
     transducer.warm_up(wanted)
+    transducer_sums.warm_up(wanted)
+    dense_gradient.warm_up(wanted)
 
 
 def compile_seconds() -> float:
