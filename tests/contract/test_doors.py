@@ -158,6 +158,8 @@ SCENARIOS: dict[str, Callable[[Any], Any]] = {
     "mas of nothing": lambda client: client.align_mas([]),
     "mas with bad items": lambda client: client.align_mas(broken_values(), on_error="return"),
     "mas that raises": lambda client: client.align_mas(broken_values()),
+    "mas posteriors": lambda client: client.mas_posteriors(values()),
+    "mas posteriors with bad items": lambda client: client.mas_posteriors(broken_values(), on_error="return"),
     "ctc": lambda client: client.align_ctc(*emissions()),
     "ctc with a wildcard": lambda client: client.align_ctc(
         [emissions(1)[0][0]] * 2, [[STAR, 3, 4], [2, STAR]], star_score=-1.5
