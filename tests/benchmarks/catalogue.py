@@ -2,12 +2,13 @@
 
 from collections.abc import Iterable, Iterator
 
-from benchmarks import cases_ctc, cases_doors, cases_mas, cases_transducer, peers
+from benchmarks import cases_ctc, cases_doors, cases_mas, cases_soft_mas, cases_transducer, peers
 from benchmarks.case import Case
 
 
 def all_cases() -> Iterator[Case]:
     yield from cases_mas.cases()
+    yield from cases_soft_mas.cases()
     yield from cases_ctc.cases()
     yield from cases_transducer.cases()
     yield from cases_doors.cases()

@@ -2,7 +2,9 @@
 
 import dataclasses
 import os
+import re
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,10 +23,11 @@ from kernels.strategies import (
     with_minus_infinity,
 )
 from kernels.subprocesses import run_script
+from numba import njit
 
 import alignd_kernels as ak
 from alignd_kernels.dtypes import DType
-from alignd_kernels.mas import cpu_sum, soft_reference
+from alignd_kernels.mas import cpu_sum, soft_blank, soft_reference
 from alignd_kernels.mas.batch import MasBatch, row_major
 from alignd_kernels.ragged import offsets_of
 from alignd_kernels.status import Status
@@ -60,11 +63,14 @@ def matrices(flat: np.ndarray, batch: MasBatch) -> list[np.ndarray]:
     return found
 
 
-def check(batch: MasBatch, pool: WorkerPool | None = None, tolerance: float = 1.0) -> None:
-    """Posteriors and costs are the reference's within what `cpu_sum` states, times a factor.
+def lost_by_logarithms(value: np.ndarray) -> float:
+    """What the reference itself may be off by: an ulp of its logarithms in each frame."""
+    alpha, _ = soft_reference.forward_backward(value)
+    return value.shape[1] * 2.0**-52 * float(np.abs(alpha[np.isfinite(alpha)]).max(initial=0))
 
-    Scores of thousands are those whose own ulp may count for each frame.
-    """
+
+def check(batch: MasBatch, pool: WorkerPool | None = None) -> None:
+    """Posteriors and costs are the reference's within what `cpu_sum` states."""
     found, lost = cpu_sum.posteriors(batch, pool), cpu_sum.costs(batch, pool)
     alone = cpu_sum.costs(batch, pool, gradients=False)
     assert found.posteriors.dtype == lost.costs.dtype == batch.dtype.accumulator
@@ -82,11 +88,12 @@ def check(batch: MasBatch, pool: WorkerPool | None = None, tolerance: float = 1.
         cost, slope = soft_reference.cost(value)
         context = f"item {b}, {value.shape}, {batch.dtype}"
         assert found.statuses[b] == status, context
-        within = tolerance * T * ulp(batch.dtype)
-        np.testing.assert_allclose(found.scores[b], total, 1e-15, 4 * within, err_msg=context)
-        np.testing.assert_allclose(posteriors, expected, 0, 8 * within, err_msg=context)
-        np.testing.assert_allclose(gradient, slope, 0, 8 * within, err_msg=context)
-        np.testing.assert_allclose(lost.costs[b], cost, ulp(batch.dtype), 4 * within, err_msg=context)
+        theirs = lost_by_logarithms(value) if status is Status.OK and batch.dtype is DType.FLOAT64 else 0.0
+        of_sums, of_cells = 4 * T * ulp(batch.dtype) + theirs, 8 * T * ulp(batch.dtype) + theirs
+        np.testing.assert_allclose(found.scores[b], total, 1e-15, of_sums, err_msg=context)
+        np.testing.assert_allclose(posteriors, expected, 0, of_cells, err_msg=context)
+        np.testing.assert_allclose(gradient, slope, 0, of_cells, err_msg=context)
+        np.testing.assert_allclose(lost.costs[b], cost, ulp(batch.dtype), of_sums, err_msg=context)
 
 
 @SETTINGS
@@ -218,8 +225,7 @@ def test_scratch_is_stated(monkeypatch: pytest.MonkeyPatch) -> None:
         with monkeypatch.context() as patch:
             patch.setattr(np, "empty", counted)
             cpu_sum.posteriors(one)
-        floats = sum(array.nbytes for array in allocated if array.dtype == np.float32)
-        assert floats <= cpu_sum.scratch_bytes(one)[0] < floats + 4 * 20 * 16 + 4
+        assert sum(array.nbytes for array in allocated if array.dtype == np.float32) == cpu_sum.scratch_bytes(one)[0]
 
 
 GUARDED = """
@@ -255,6 +261,25 @@ print("all right")
 @pytest.mark.skipif(sys.platform == "win32", reason="mprotect is POSIX")
 def test_nothing_is_read_or_written_beyond_an_array_and_scratch_need_not_be_clean() -> None:
     assert run_script(GUARDED) == ["all", "right"]
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    "loop", [cpu_sum.step, cpu_sum.normalise, cpu_sum.split, cpu_sum.add, soft_blank._merge, soft_blank._emit]
+)
+def test_loops_are_vectorised(loop: Any, kind: type) -> None:
+    plain = njit(error_model="numpy", _nrt=False)  # not cached: cached code cannot be inspected
+    a, one = [np.ones(9, kind) for _ in range(4)], kind(1)
+    wrapped, arguments = {
+        cpu_sum.step: (plain(lambda row, M, E, shares: loop(row, M, E, shares)), (a[0][1:], *a[1:])),
+        cpu_sum.normalise: (plain(lambda M, E: loop(M, E)), a[:2]),
+        cpu_sum.split: (plain(lambda shares, mass, moving, sign: loop(shares, mass, moving, sign)), (*a[:3], one)),
+        cpu_sum.add: (plain(lambda to, what: loop(to, what)), a[:2]),
+        soft_blank._merge: (plain(lambda M, E, others, E_others: loop(M, E, others, E_others)), a),
+        soft_blank._emit: (plain(lambda M, E, row, blank: loop(M, E, row, blank)), (*a[:3], one)),
+    }[loop]
+    wrapped(*arguments)
+    assert re.search(r"store <\d+ x ", wrapped.inspect_llvm(wrapped.signatures[0]))
 
 
 GENERIC = """

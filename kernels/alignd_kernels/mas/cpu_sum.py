@@ -81,12 +81,12 @@ def costs_of(scores: npt.NDArray[np.float64], statuses: npt.NDArray[np.int32]) -
 def scratch_bytes(batch: MasBatch) -> Int64Array:
     """Memory that an item in progress needs beside its input and output, int64 [B].
 
-    S · T + 20 S + 2 T + 4 accumulators, without S · T where the batch is `frames_first`; 0 where S > T. A thread takes,
-    of each part, as much as the item of its batch that needs most of it.
+    S · T + 20 S + 2 T + 4 accumulators, with S in place of S · T where the batch is `frames_first`; 0 where S > T. A
+    thread takes, of each part, as much as the item of its batch that needs most of it.
     """
     S, T = batch.tokens, batch.frames
-    turned = 0 if batch.frames_first else S * T
-    found = (turned + (BLOCK + 4) * S + 2 * T + 4) * np.dtype(batch.dtype.accumulator).itemsize
+    shares = S if batch.frames_first else S * T
+    found = (shares + (BLOCK + 4) * S + 2 * T + 4) * np.dtype(batch.dtype.accumulator).itemsize
     return np.where((S > 0) & (S <= T), found, 0).astype(np.int64)
 
 

@@ -31,8 +31,9 @@ class ForwardSum(torch.autograd.Function):  # type: ignore[misc]
         level = -np.inf if blank is None else blank
         peaks, totals, logs = soft_rows.normalisers(batch, level, starts, default_pool())
         found = _log_likelihoods(batch, blank, minus, rows, -1 if wanted else 0)
-        costs = np.where(np.isnan(logs), np.nan, np.where(found == -np.inf, np.inf, logs - found))
-        costs[tokens > frames] = np.inf
+        costs, summed = np.full(len(tokens), np.inf), found > -np.inf
+        costs[summed] = logs[summed] - found[summed]
+        costs[np.isnan(logs) & (tokens <= frames)] = np.nan
         if wanted:
             ctx.save_for_backward(scores)
             ctx.lengths, ctx.kept = (tokens, frames), (peaks, totals, minus)

@@ -61,7 +61,8 @@ def forward_sum_loss(
     tokens, frames = lengths(text_lengths, "text_lengths", B, S), lengths(mel_lengths, "mel_lengths", B, T)
     from alignd_kernels.mas.soft_autograd import ForwardSum
 
-    costs = ForwardSum.apply(scores.contiguous(), tokens, frames, blank_logprob)
+    wanted = scores if torch.is_grad_enabled() else scores.detach()  # within the function, gradients are always off
+    costs = ForwardSum.apply(wanted.contiguous(), tokens, frames, blank_logprob)
     if reduction == "none":
         return costs
     if reduction == "sum":

@@ -112,9 +112,12 @@ def _normalise(model, items, blank, start, stop, lanes, peaks, totals, logs):
         for t in range(T):
             row = array_at(items[0, b] + t * items[3, b] * model.itemsize, S, model)
             peak = _largest(row, lanes, blank)
-            total = _sum_of_exp(row, lanes, peak, blank) if peak > -np.inf else peak * 0
-            peaks[first + t], totals[first + t] = peak, total
-            logs[b] += np.float64(peak) + np.log(np.float64(total)) if peak > -np.inf else np.float64(peak)
+            if peak > -np.inf:
+                total = _sum_of_exp(row, lanes, peak, blank)
+                peaks[first + t], totals[first + t] = peak, total
+                logs[b] += np.float64(peak) + np.log(np.float64(total))
+            else:
+                logs[b] = np.nan if _has_nan(row) else logs[b] - np.inf
             if not logs[b] < np.inf:
                 logs[b] = np.nan
                 break
@@ -122,13 +125,14 @@ def _normalise(model, items, blank, start, stop, lanes, peaks, totals, logs):
 
 @part
 def _largest(row, lanes, blank):
+    """Of a row with NaN any value, as comparisons with NaN go: the sum of exponentials shows it."""
     lanes[:] = blank
     whole = len(row) - len(row) % LANES
     for first in range(0, whole, LANES):
         some = row[first : first + LANES]
         for lane in range(LANES):
             x = widen(some[lane])
-            lanes[lane] = lanes[lane] if lanes[lane] > x else x  # NaN replaces, and is replaced: the sum will show it
+            lanes[lane] = lanes[lane] if lanes[lane] > x else x
     for s in range(whole, len(row)):
         x = widen(row[s])
         lanes[0] = lanes[0] if lanes[0] > x else x
@@ -136,6 +140,14 @@ def _largest(row, lanes, blank):
     for lane in range(LANES):
         peak = peak if peak > lanes[lane] else lanes[lane]
     return peak
+
+
+@part
+def _has_nan(row):
+    found = False
+    for s in range(len(row)):
+        found |= np.isnan(widen(row[s]))
+    return found
 
 
 @part
