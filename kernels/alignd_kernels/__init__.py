@@ -6,6 +6,7 @@ Importing this package imports neither Numba nor torch: the first call does, for
 
 import sys
 from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 from alignd_kernels.ctc.batch import STAR
 from alignd_kernels.ctc.padded import forced_align
@@ -19,8 +20,14 @@ from alignd_kernels.mas.soft import (
     mas_posteriors,
 )
 from alignd_kernels.status import InvalidItemsError, Status
+from alignd_kernels.stepwise.functions import choose_heads, focus_rate, stepwise_expectation, stepwise_hard
 from alignd_kernels.transducer.loss import rnnt_loss
 from alignd_kernels.transducer.padded import transducer_align
+
+if TYPE_CHECKING:
+    from alignd_kernels.stepwise.module import (
+        StepwiseMonotonicMultiheadAttention as StepwiseMonotonicMultiheadAttention,
+    )
 
 __version__ = "0.1.0"
 
@@ -32,15 +39,29 @@ __all__ = [
     "attention_binarization_loss",
     "beta_binomial_prior",
     "binarize",
+    "choose_heads",
     "compile_seconds",
+    "focus_rate",
     "forced_align",
     "forward_sum_loss",
     "mas_posteriors",
     "maximum_path",
     "rnnt_loss",
+    "stepwise_expectation",
+    "stepwise_hard",
     "transducer_align",
     "warm_up",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # A layer is made of torch's: it can be defined only once torch has been imported. It is not in `__all__`, since
+    # `import *` would need torch then.
+    if name == "StepwiseMonotonicMultiheadAttention":
+        from alignd_kernels.stepwise.module import StepwiseMonotonicMultiheadAttention
+
+        return StepwiseMonotonicMultiheadAttention
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def warm_up(dtypes: Iterable[DType] = tuple(DType)) -> None:
@@ -51,6 +72,7 @@ def warm_up(dtypes: Iterable[DType] = tuple(DType)) -> None:
     from alignd_kernels.ctc import cpu as ctc
     from alignd_kernels.mas import cpu as mas
     from alignd_kernels.mas import cpu_sum, dense, masks, soft_blank, soft_rows
+    from alignd_kernels.stepwise import cpu as stepwise
     from alignd_kernels.transducer import cpu as transducer
     from alignd_kernels.transducer import cpu_sum as transducer_sums
     from alignd_kernels.transducer import dense_gradient
@@ -63,6 +85,7 @@ def warm_up(dtypes: Iterable[DType] = tuple(DType)) -> None:
     soft_rows.warm_up(wanted)
     masks.warm_up()
     dense.warm_up()
+    stepwise.warm_up(wanted)
     transducer.warm_up(wanted)
     transducer_sums.warm_up(wanted)
     dense_gradient.warm_up(wanted)
