@@ -177,7 +177,7 @@ def _align_range(
         suspect = forward(item, columns, paired, model, blanks, labels, V, edges, steps)
         best = V[U & (LANES - 1)]
         # +inf in an arc that a path can take gives +inf in the end, or NaN on the way.
-        if (suspect or not best < np.inf) and any_not_finite(item, columns, model):
+        if (suspect or not best < np.inf) and any_not_finite(item, columns, paired, model, blanks, labels):
             statuses[b] = Status.NOT_FINITE
             continue
         if not np.isfinite(best):

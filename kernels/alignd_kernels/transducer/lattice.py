@@ -13,7 +13,7 @@ import numpy as np
 
 from alignd_kernels.compile_cache import part
 from alignd_kernels.transducer.pairs import gather_pairs
-from alignd_kernels.transducer.skew import arc_at, gather, legal_blanks, legal_labels
+from alignd_kernels.transducer.skew import arc_at, gather
 from alignd_kernels.transducer.strip import LANES, advance
 
 ROWS: Final = 64
@@ -42,6 +42,15 @@ def item_words(T, U, slant):
 
 
 @part
+def _gather(item, columns, paired, model, row, label, rows, blanks, labels):
+    """The arcs of `rows` rows of a strip."""
+    if paired:
+        gather_pairs(item, model, row, label, rows, blanks, labels)
+    else:
+        gather(item, columns, model, row, label, blanks[:rows], labels[:rows])
+
+
+@part
 def forward(item, columns, paired, model, blanks, labels, V, edges, steps):
     """Scores of the best paths, row by row.
 
@@ -67,10 +76,7 @@ def forward(item, columns, paired, model, blanks, labels, V, edges, steps):
         V[:] = -np.inf
         for row in range(first, stop, ROWS):
             rows = min(ROWS, stop - row)
-            if paired:
-                gather_pairs(item, model, row - 1, first, rows, blanks, labels)
-            else:
-                gather(item, columns, model, row - 1, first, blanks[:rows], labels[:rows])
+            _gather(item, columns, paired, model, row - 1, first, rows, blanks, labels)
             found |= advance(blanks, labels, rows, V, edges, row, steps, strip * stride + row - first)
     return found != 0
 
@@ -99,16 +105,19 @@ def backward(item, columns, model, steps, emission_frames, path_scores):
 
 
 @part
-def any_not_finite(item, columns, model):
-    """Whether NaN or +inf stands in an arc that a path can take."""
-    for t in range(item.T):
-        found = 0
-        first, stop = legal_blanks(item, t)
-        for u in range(first, stop):  # never left early, so that loads overlap
-            found |= not arc_at(item, model, t, u, item.blank) < np.inf
-        first, stop = legal_labels(item, t)
-        for u in range(first, stop):
-            found |= not arc_at(item, model, t, u, columns[u]) < np.inf
-        if found:
-            return True
+def any_not_finite(item, columns, paired, model, blanks, labels):
+    """Whether NaN or +inf stands in an arc that a path can take. Arguments as of `forward`."""
+    end = last_row(item.T, item.U, item.slant) + 1
+    stride = strip_rows(item.T, item.U, item.slant)
+    for first in range(0, item.U + 1, LANES):
+        stop = min(end, first + stride)
+        for row in range(first, stop, ROWS):
+            rows = min(ROWS, stop - row)
+            _gather(item, columns, paired, model, row - 1, first, rows, blanks, labels)
+            found = 0
+            for r in range(rows):  # never left early, so that it is compiled to vectors
+                for j in range(LANES):
+                    found |= (not blanks[r, j] < np.inf) | (not labels[r, j] < np.inf)
+            if found:
+                return True
     return False
