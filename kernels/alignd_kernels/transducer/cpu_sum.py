@@ -74,7 +74,9 @@ def posteriors(batch: TransducerBatch, pool: WorkerPool | None = None) -> Transd
 
     Scores err by at most 8 (N + 1) u beside their own rounding, probabilities by at most 16 (N + 1) u relative, where
     u is half an ulp of 1 of the accumulator and N = T + U, the arcs of a path (modified: T): a path's probability is a
-    product of N factors.
+    product of N factors, each with 3 u of its exponential, and 2 u of a product and a sum; a posterior is a quotient of
+    two such sums. Errors do not all go one way: over T = 1500, U = 300 a hundredth of these bounds has been seen.
+    Probabilities below 2⁻⁹⁰ (float64: 2⁻⁹⁹⁰) may be 0.
 
     Args:
         batch: items of any lengths, zero included.

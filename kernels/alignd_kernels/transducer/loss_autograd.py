@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.autograd.function import once_differentiable
 
 from alignd_kernels.arrays import host_scores
 from alignd_kernels.padded import where_it_lies
@@ -37,12 +36,28 @@ class TransducerLoss(torch.autograd.Function):  # type: ignore[misc]
         return torch.from_numpy(found.costs)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, gradient: Any) -> tuple[Any, None, None, None, None, None]:
-        if gradient.device.type != "cpu":
-            return _backward_on_gpu(ctx, gradient), None, None, None, None, None
-        (arcs,) = ctx.saved_tensors
-        return _dense(arcs, gradient.to(arcs.dtype), ctx.sizes, ctx.shape, ctx.dtype), None, None, None, None, None
+        with torch.no_grad():
+            if gradient.device.type == "cpu":
+                (arcs,) = ctx.saved_tensors
+                found = _dense(arcs, gradient.to(arcs.dtype), ctx.sizes, ctx.shape, ctx.dtype)
+            else:
+                found = _backward_on_gpu(ctx, gradient)
+        if torch.is_grad_enabled():
+            found = _Once.apply(found, torch.zeros((), requires_grad=True))
+        return found, None, None, None, None, None
+
+
+class _Once(torch.autograd.Function):  # type: ignore[misc]
+    """A gradient that seems to depend on something, so that deriving it is an error rather than 0 in silence."""
+
+    @staticmethod
+    def forward(ctx: Any, gradient: Any, anything: Any) -> Any:
+        return gradient.view_as(gradient)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        raise RuntimeError("rnnt_loss cannot be differentiated twice: its gradient has no derivative here")
 
 
 def _batch(log_probs: Any, sizes: Sizes, modified: bool) -> TransducerBatch:
