@@ -242,11 +242,3 @@ def test_memory_that_cannot_be_had_is_a_memory_error(monkeypatch: pytest.MonkeyP
         with pytest.raises(MemoryError):
             cpu.align(batch)
     check_transducer(batch, cpu.align(batch))
-
-
-def test_rows_are_added_and_compared_as_vectors() -> None:
-    cpu.warm_up()
-    for assembly in cpu._align_range.inspect_asm().values():
-        if "xmm" in assembly:  # x86
-            assert "vaddps" in assembly or "vaddpd" in assembly
-            assert "vmaxps" in assembly or "vmaxpd" in assembly
