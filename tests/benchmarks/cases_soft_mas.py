@@ -71,18 +71,23 @@ def without_blank(inputs: LossInputs) -> tuple[Any, Any]:
     return value, peers.torch_module().autograd.grad(value, inputs.scores)[0]
 
 
-def by_ctc(inputs: LossInputs) -> tuple[Any, Any]:
-    """The same by log_softmax and ctc_loss, an item at a time, as each has columns of its own."""
+def by_ctc(inputs: LossInputs, scores: Any = None) -> tuple[Any, Any]:
+    """The same by log_softmax and ctc_loss, an item at a time, as each has columns of its own.
+
+    Args:
+        scores: instead of the inputs' own.
+    """
     torch = peers.torch_module()
     functional = torch.nn.functional
-    padded = functional.pad(inputs.scores, (1, 0), value=-1.0)
+    scores = inputs.scores if scores is None else scores
+    padded = functional.pad(scores, (1, 0), value=-1.0)
     total = 0.0
     for item, S, T in zip(padded, inputs.tokens.tolist(), inputs.frames.tolist()):
         log_probs = item[:, :T, : S + 1].permute(1, 0, 2).log_softmax(2)
         lengths = torch.tensor([T]), torch.tensor([S])
         total = total + functional.ctc_loss(log_probs, torch.arange(1, S + 1)[None], *lengths, zero_infinity=True)
     value = total / len(padded)
-    return value, torch.autograd.grad(value, inputs.scores)[0]
+    return value, torch.autograd.grad(value, scores)[0]
 
 
 def contestants(shape: LossShape, stack: ExitStack, sets: list[LossInputs]) -> list[Contestant]:
@@ -98,11 +103,13 @@ def contestants(shape: LossShape, stack: ExitStack, sets: list[LossInputs]) -> l
 
 def agree(inputs: LossInputs) -> None:
     """Raises:
-    WrongAnswerError: ours and the peer's loss or gradient differ by more than float32 explains.
+    WrongAnswerError: our loss or gradient is not the peer's of float64 scores, to a part in 10⁴ of the largest. In
+        float32 the peer's own gradient is off by a hundred times that.
     """
     torch = peers.torch_module()
-    for mine, theirs in zip(ours(inputs), by_ctc(inputs)):
-        if not torch.allclose(mine, theirs, rtol=1e-4, atol=1e-4 * float(theirs.abs().max())):
+    exact = inputs.scores.detach().double().requires_grad_()
+    for mine, theirs in zip(ours(inputs), by_ctc(inputs, exact)):
+        if not torch.allclose(mine.double(), theirs, rtol=0, atol=1e-4 * float(theirs.abs().max())):
             raise WrongAnswerError(f"the losses or gradients differ by {float((mine - theirs).abs().max()):.3g}")
 
 

@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 
 from alignd_kernels.arrays import host_scores, is_torch, lengths
-from alignd_kernels.mas.soft_loss import require_cpu, three_axes, torch_module
+from alignd_kernels.mas.soft_loss import require_cpu, three_axes
+from alignd_kernels.with_torch import torch_module
 
 
 def binarize(attn: Any, text_lengths: Any, mel_lengths: Any) -> Any:

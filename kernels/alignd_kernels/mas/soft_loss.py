@@ -6,6 +6,7 @@ from typing import Any, Literal
 import numpy as np
 
 from alignd_kernels.arrays import is_torch, lengths, on_gpu
+from alignd_kernels.with_torch import torch_module
 
 
 def forward_sum_loss(
@@ -68,19 +69,6 @@ def forward_sum_loss(
     if reduction == "sum":
         return costs.sum()
     return (costs / torch.from_numpy(np.maximum(tokens, 1)).to(costs.dtype)).sum() / B
-
-
-def torch_module() -> Any:
-    """Raises:
-    ImportError: torch is not installed, with what brings it.
-    """
-    try:
-        import torch
-    except ModuleNotFoundError as error:
-        if error.name != "torch":
-            raise
-        raise ImportError("this needs PyTorch: pip install 'alignd-kernels[gpu]'") from error
-    return torch
 
 
 def require_cpu(array: Any, name: str) -> None:
