@@ -69,13 +69,24 @@ def test_no_import_against_the_arrows(package: str) -> None:
 
 
 @pytest.mark.parametrize("package", ["alignd_kernels", "alignd_server"])
-def test_torch_and_triton_wait_for_a_gpu(package: str) -> None:
+def test_torch_and_triton_wait_for_a_gpu_or_a_gradient(package: str) -> None:
     found = [
         f"{path.relative_to(ROOT)}:{item.line} imports {item.module}"
         for path in sources(package)
-        if not path.name.startswith("gpu")
+        if not path.name.startswith("gpu") and not path.stem.endswith("_autograd")
         for item in imports_of(path)
         if item.at_import_time and top(item.module) in {"torch", "triton"}
+    ]
+    assert found == []
+
+
+def test_nobody_imports_what_torch_differentiates_at_import_time() -> None:
+    found = [
+        f"{path.relative_to(ROOT)}:{item.line} imports {item.module}"
+        for package in ("alignd_kernels", "alignd_server")
+        for path in sources(package)
+        for item in imports_of(path)
+        if item.at_import_time and any(part.endswith("_autograd") for part in item.module.split("."))
     ]
     assert found == []
 
