@@ -30,6 +30,9 @@ KERNELS = {
     "transducer": {
         "transducer_arcs_kernel": "transducer.gpu_arcs",
         "transducer_forward_kernel": "transducer.gpu_forward",
+        "transducer_sum_forward_kernel": "transducer.gpu_sum_forward",
+        "transducer_gradient_kernel": "transducer.gpu_gradient",
+        "transducer_scatter_kernel": "transducer.gpu_scatter",
     },
 }
 """The kernels that a family launches, and where they are; `variants` beside each says what it is compiled for."""
@@ -94,6 +97,14 @@ ELEMENTS = {
         "trouble": "i32",
         "arrivals": "i32",
         "emissions": "i32",
+        "sums_m": "accumulator",
+        "sums_e": "i32",
+        "costs": "accumulator",
+        "fastemit": "accumulator",
+        "found": "accumulator",
+        "gradients": "scores",
+        "arc_gradients": "accumulator",
+        "factors": "accumulator",
         "on_path": "accumulator",
         "scores": "fp64",
         "statuses": "i32",

@@ -14,6 +14,9 @@ from kernels import ahead_of_time
 TILE = 32 * 32
 """Scores that change from rows to columns in shared memory at a time."""
 
+WITH_LIBRARY = ("transducer_sum_forward_kernel", "transducer_gradient_kernel")
+"""Whose exponentials and logarithms are a library's, which fuses: sums that have a tolerance."""
+
 
 def check_compiled(family: str, capability: int, dtype: DType, cache: Path) -> None:
     """All variants compile, without spilling a register."""
@@ -33,7 +36,8 @@ def check_compiled(family: str, capability: int, dtype: DType, cache: Path) -> N
         barriers = barriers_in(ahead_of_time.module_of(family, variant["kernel"]))
         assert variant["barriers"] >= barriers, variant
         assert variant["non_coherent_loads"] == 0, variant  # they might miss what another program wrote
-        assert variant["fused_multiply_adds"] == 0, variant
+        if variant["kernel"] not in WITH_LIBRARY:
+            assert variant["fused_multiply_adds"] == 0, variant
         if variant["kernel"].endswith(("forward_kernel", "window_kernel")):
             # Each word is read, and written, by one instruction that no other program's can cut in two.
             assert variant["words_taken_over"] >= 1, variant

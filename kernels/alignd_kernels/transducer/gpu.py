@@ -13,7 +13,7 @@ from alignd_kernels.gpu_common import Stopwatch, check_device, current, launcher
 from alignd_kernels.ragged import Int64Array
 from alignd_kernels.transducer import gpu_forward
 from alignd_kernels.transducer.batch import TransducerBatch, TransducerResult, reduced
-from alignd_kernels.transducer.gpu_batch import DeviceBatch, has_paths, on_device, padded, sizes_of
+from alignd_kernels.transducer.gpu_batch import DeviceBatch, has_paths, on_device, sizes_of, there
 from alignd_kernels.transducer.gpu_forward import transducer_forward_kernel
 
 
@@ -98,32 +98,35 @@ def launch(
     labels: torch.Tensor,
     blank: int,
     modified: bool = False,
+    largest: tuple[int, int] | None = None,
 ) -> DeviceResult:
-    """Best paths of a padded batch that lies on the device already: queued on the current stream, never waited for.
+    """Best paths of a batch that lies on the device already: queued on its current stream, never waited for.
 
     Args:
-        log_probs: [B, T, U + 1, V] of float16, bfloat16, float32 or float64; columns contiguous, other strides free.
-        targets: integers [B, U] on the same device.
-        frames, labels: int64 [B] on the same device, each ≤ T, ≤ U.
+        log_probs: [B, T, U + 1, V] of float16, bfloat16, float32 or float64, columns contiguous, other strides free;
+            or, without padding, [N, V], the nodes of all items end to end, node (t, u) of an item at t (U + 1) + u.
+        targets: integers on the same device, [B, U], or the items' labels end to end.
+        frames, labels: int64 [B] on the same device. What goes beyond the tensors gives `Status.INTERNAL`.
         blank: its column.
         modified: the topology.
+        largest: of all frames, and of all labels, for [N, V]; None looks it up, and waits.
 
     Returns:
-        emission frames int32 [B, U], zero in the padding and for failed items; scores float64 [B]; statuses int32 [B].
-        A length beyond the padded size gives `Status.INTERNAL`.
+        emission frames int32 of the shape of `targets`, zero in the padding and for failed items; scores float64 [B];
+        statuses int32 [B].
 
     Raises:
         MemoryError: what is needed beside the input does not fit.
         ValueError: wrong device, or columns not contiguous.
     """
     check_device(log_probs.device)
-    B, U, device = len(log_probs), log_probs.shape[2] - 1, log_probs.device
-    if B == 0:
+    device = log_probs.device
+    if len(frames) == 0:
         none = torch.zeros(0, dtype=torch.int32, device=device)
-        return DeviceResult(none.reshape(0, U), torch.zeros(0, dtype=torch.float64, device=device), none)
+        return DeviceResult(none.reshape(targets.shape), torch.zeros(0, dtype=torch.float64, device=device), none)
     with current(device):
-        found = _enqueue(padded(log_probs, targets, frames, labels, blank, modified))
-    return found._replace(emission_frames=found.emission_frames.reshape(B, U))
+        found = _enqueue(there(log_probs, targets, frames, labels, blank, modified, largest))
+    return found._replace(emission_frames=found.emission_frames.reshape(targets.shape))
 
 
 def warm_up(device: torch.device | str, dtypes: Iterable[DType] = tuple(DType)) -> None:

@@ -16,6 +16,7 @@ from alignd_kernels.transducer.gpu_item import (
     BLANK,
     CELLS,
     FRAME_PITCH,
+    LARGE_ARC,
     LOG_PROBS,
     NODE_PITCH,
     ROWS_PER_TILE,
@@ -28,6 +29,7 @@ from alignd_kernels.transducer.gpu_item import (
     status_of_lengths,
     strips_of,
 )
+from alignd_kernels.transducer.gpu_scaled import MOST_UPWARD
 
 ROWS_AT_A_TIME = tl.constexpr(8)
 """Loads in flight for each thread and arc."""
@@ -67,7 +69,7 @@ def _check_labels(targets, u, U, vocabulary, blank, checked):
 
 @triton.jit
 def _arcs(log_probs, frame_pitch, node_pitch, column, t, u, legal, ACC: tl.constexpr):
-    """An arc of each node, −∞ where no path can take it; and whether one is NaN or +∞, which leaves −∞ too."""
+    """An arc of each node, −∞ where no path can take it; and whether it is NaN or +∞, which leaves −∞ too."""
     place = t.to(tl.int64) * frame_pitch + u.to(tl.int64) * node_pitch + column
     x = widen(tl.load(log_probs + place, mask=legal, other=float("-inf")), ACC)
     finite = x < float("inf")
@@ -121,6 +123,7 @@ def transducer_arcs_kernel(
             y = tl.load(targets + u, mask=(u >= 0) & (u < U), other=-1)
             named = (y >= 0) & (y < vocabulary)
             seen = tl.zeros([ROWS_AT_A_TIME, 32], tl.int32)
+            largest = tl.full([ROWS_AT_A_TIME, 32], float("-inf"), ACC)
             for done in range(0, ROWS_PER_TILE, ROWS_AT_A_TIME):
                 row = begin + done + tl.arange(0, ROWS_AT_A_TIME)[:, None]
                 t = row - 1 - skew * lane[None, :]
@@ -130,10 +133,12 @@ def transducer_arcs_kernel(
                 x, bad = _arcs(log_probs, frame_pitch, node_pitch, blank, t, u2, by_blank, ACC)
                 x_label, bad_label = _arcs(log_probs, frame_pitch, node_pitch, y[None, :], t, u2, by_label, ACC)
                 seen |= bad | bad_label
+                largest = tl.maximum(largest, tl.maximum(x, x_label))
                 # Both directions begin with the score 0 before their first node, and get to it by these.
                 x = tl.where((u2 == 0) & (t < 0) | (u2 == U) & (t == T), 0.0, x)
                 place = arcs + row.to(tl.int64) * 64 + lane[None, :]
                 tl.store(place, x, mask=row < rows)
                 tl.store(place + 32, x_label, mask=row < rows)
-            if tl.max(tl.max(seen, 1), 0) != 0:
-                tl.atomic_min(checked + b, BAD_ARC, sem="relaxed")
+            large = tl.max(tl.max(largest, 1), 0).to(tl.float64) * (T64 + U64).to(tl.float64) > MOST_UPWARD
+            bad = tl.max(tl.max(seen, 1), 0) != 0
+            tl.atomic_min(checked + b, tl.where(bad, BAD_ARC, LARGE_ARC), mask=bad | large, sem="relaxed")

@@ -194,6 +194,80 @@ def padded(
     )
 
 
+def packed(
+    log_probs: torch.Tensor,
+    targets: torch.Tensor,
+    frames: torch.Tensor,
+    labels: torch.Tensor,
+    blank: int,
+    modified: bool,
+    largest: tuple[int, int],
+) -> DeviceBatch:
+    """A batch without padding that lies on the device already, of one item at least: never waited for.
+
+    Args:
+        log_probs: [N, V], contiguous, the nodes of all items end to end, node (t, u) of an item at t (U + 1) + u.
+        targets: integers, the items' labels end to end.
+        frames, labels: int64 [B]; what does not fit into `log_probs` and `targets` gives `Status.INTERNAL`, and so do
+            lengths beyond `largest`.
+        largest: of the frames, and of the labels.
+    """
+    (N, V), B, device, skew = log_probs.shape, len(frames), log_probs.device, 0 if modified else 1
+    T, U = largest
+    nodes = frames.clamp(min=0) * (labels.clamp(min=-1) + 1)
+    # None begins or ends outside: an item that does not fit finds less room than it needs.
+    starts = [
+        torch.cat([size.new_zeros(1), size.cumsum(0)]).clamp(max=room)
+        for size, room in ((nodes, N), (labels.clamp(min=0), len(targets)))
+    ]
+    item = torch.arange(B + 1, dtype=torch.int64, device=device)
+    nodes_a_frame = torch.cat([labels + 1, labels.new_zeros(1)])
+    sizes = sizes_of(T, U, skew)
+    cells, *others = (item * size for size in sizes)
+    same = [torch.full_like(item, value) for value in (V, blank, V)]
+    rows = [starts[0] * V, nodes_a_frame * V, *same, starts[1], starts[0], nodes_a_frame, starts[1], item * T]
+    return DeviceBatch(
+        log_probs,
+        narrowed(targets, V).contiguous(),
+        torch.where(labels > U, T + 1, frames),
+        labels.contiguous(),
+        torch.stack([*rows, cells + PADDING, *others]),
+        skew,
+        sizes[3],
+        (B * sizes[0], B * sizes[1], B * sizes[2], B * sizes[3], B * sizes[4]),
+        len(targets),
+        B * T + len(targets),
+        N,
+    )
+
+
+def there(
+    log_probs: torch.Tensor,
+    targets: torch.Tensor,
+    frames: torch.Tensor,
+    labels: torch.Tensor,
+    blank: int,
+    modified: bool,
+    largest: tuple[int, int] | None,
+) -> DeviceBatch:
+    """A batch that lies on the device already: see `padded`, for log-probs [B, T, U + 1, V], and `packed`, [N, V].
+
+    Args:
+        largest: of all frames, and of all labels, for [N, V]. None looks it up, which waits for the device.
+
+    Raises:
+        ValueError: columns, or items end to end, are not contiguous.
+    """
+    if log_probs.dim() == 4:
+        return padded(log_probs, targets, frames, labels, blank, modified)
+    if not log_probs.is_contiguous():
+        raise ValueError("log-probs of items end to end must be contiguous")
+    if largest is None:
+        most = torch.stack([frames.max(), labels.max()]).clamp(min=0).tolist()
+        largest = (most[0], most[1])
+    return packed(log_probs, targets, frames, labels, blank, modified, largest)
+
+
 def narrowed(targets: torch.Tensor, vocabulary: int) -> torch.Tensor:
     """Targets as int32; of int64, those that it does not hold stay out of the vocabulary's range."""
     if targets.dtype == torch.int64:

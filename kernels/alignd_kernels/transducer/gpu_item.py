@@ -22,6 +22,8 @@ import triton.language as tl
 from alignd_kernels.gpu_language import (
     EMPTY,
     INTERNAL,
+    NO_FINITE_PATH,
+    NOT_FINITE,
     OK,
     TARGET_IS_BLANK,
     TARGET_OUT_OF_RANGE,
@@ -57,14 +59,16 @@ LOG_PROBS, FRAME_PITCH, NODE_PITCH, BLANK, VOCABULARY, TARGETS = (tl.constexpr(r
 NODES, NODES_A_FRAME, LABELS, FRAMES, CELLS = (tl.constexpr(row) for row in range(6, 11))
 BITS, BORDERS, STRIPS, TILES = (tl.constexpr(row) for row in range(11, len(ROWS)))
 
-MAX_STEPS = tl.constexpr(2**30)
+MAX_STEPS = tl.constexpr(2**30 - 8)
 """Frames and labels together: kernels count in int32, and note a label's place and what is wrong with it in one."""
 
 NOTHING_WRONG: Final = 2**31 - 1
 """What `checked` holds of an item at first. Kernels lower it: to twice the place of a label that is out of range, one
-more for one that is blank, or to `BAD_ARC`: the lowest counts, as the specification checks in this order."""
+more for one that is blank; to `BAD_ARC`, or to `LARGE_ARC`, for which see `gpu_scaled`: the lowest counts, as the
+specification checks in this order."""
 
-BAD_ARC = tl.constexpr(2**31 - 2)
+BAD_ARC = tl.constexpr(2**31 - 3)
+LARGE_ARC = tl.constexpr(2**31 - 2)
 
 PADDING_ROWS: Final = 128
 """Before the first and after the last cell: a strip's last steps, of which nothing is used, read beyond its rows."""
@@ -106,6 +110,7 @@ def status_of_lengths(table, pitch_of_table, b, frames, labels, skew):
     status = tl.where((blank < 0) | (blank >= vocabulary), TARGET_OUT_OF_RANGE, status)
     status = tl.where((frames < 1) | (vocabulary < 1) | (labels < 0), EMPTY, status)
     beyond = (frames > room_of(table, pitch_of_table, b, FRAMES)) | (labels > room_of(table, pitch_of_table, b, LABELS))
+    beyond |= frames * (labels + 1) > room_of(table, pitch_of_table, b, NODES)
     return tl.where(beyond | (frames + labels > MAX_STEPS), INTERNAL, status)
 
 
@@ -116,6 +121,20 @@ def status_with_labels(table, pitch_of_table, b, frames, labels, skew, checked):
     found = tl.load(checked + b)
     wrong = tl.where(found % 2 == 1, TARGET_IS_BLANK, TARGET_OUT_OF_RANGE)
     return tl.where(found < BAD_ARC, wrong, status)
+
+
+@triton.jit
+def status_of_sum(checked, trouble, finite):
+    """Of an item whose lengths and labels are good, when all its strips have ended.
+
+    Args:
+        checked: what `transducer_arcs_kernel` has found.
+        trouble: what went wrong in any strip: a border that did not come.
+        finite: whether the best path's score, or the sum of all, is.
+    """
+    status = tl.where(finite, OK, NO_FINITE_PATH)
+    status = tl.where(checked == BAD_ARC, NOT_FINITE, status)
+    return tl.where(trouble != 0, INTERNAL, status)
 
 
 @triton.jit

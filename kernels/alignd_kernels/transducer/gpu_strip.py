@@ -47,3 +47,12 @@ def arcs_ahead(blanks, labels, pace, STEP: tl.constexpr):
         x_blank = x_blank + (tl.load(blanks + j * pace),)
         x_label = x_label + (tl.load(labels + j * pace),)
     return x_blank, x_label
+
+
+@triton.jit
+def backward_places(arcs, T, skew):
+    """Seen from the end, where thread l is the one that is l from the right: the arcs lie with the nodes that they come
+    from, in the same row of both, from the last row on."""
+    lane = tl.arange(0, 32)
+    last = (rows_of(T, skew) - 1).to(tl.int64) * 64 + 31 - lane
+    return arcs + last, arcs + last + 32

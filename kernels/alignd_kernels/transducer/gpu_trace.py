@@ -13,8 +13,6 @@ import triton.language as tl
 
 from alignd_kernels.gpu_language import (
     INTERNAL,
-    NO_FINITE_PATH,
-    NOT_FINITE,
     OK,
     entry_of,
     fill_zeros,
@@ -24,13 +22,13 @@ from alignd_kernels.gpu_language import (
 )
 from alignd_kernels.gpu_strips import trouble_of
 from alignd_kernels.transducer.gpu_item import (
-    BAD_ARC,
     BITS,
     CELLS,
     FRAMES,
     LABELS,
     STRIPS,
     rows_of,
+    status_of_sum,
     status_with_labels,
     steps_of,
     strips_of,
@@ -84,19 +82,6 @@ def _chunk(arcs, T, U, skew, bits, chunk, top, emissions, on_path):
 
 
 @triton.jit
-def _status(table, pitch_of_table, b, frames, labels, skew, checked, best, trouble):
-    """Of item b, when all its strips have ended."""
-    status = status_with_labels(table, pitch_of_table, b, frames, labels, skew, checked)
-    if status == OK:
-        strips = strips_of(labels.to(tl.int32))
-        wrong = trouble_of(trouble + entry_of(table, pitch_of_table, b, STRIPS), strips)
-        status = tl.where(tl.abs(tl.load(best + b)) < float("inf"), status, NO_FINITE_PATH)
-        status = tl.where(tl.load(checked + b) == BAD_ARC, NOT_FINITE, status)
-        status = tl.where(wrong != 0, INTERNAL, status)
-    return uniform(status)
-
-
-@triton.jit
 def trace_item(
     frames,
     labels,
@@ -118,9 +103,14 @@ def trace_item(
     """The path of item b, its score and status, from what all its strips have left. See `transducer_forward_kernel`."""
     T64 = tl.load(frames + b)
     U64 = tl.load(labels + b)
-    status = _status(table, pitch_of_table, b, T64, U64, skew, checked, best, trouble)
-    score = tl.full([], float("nan"), tl.float64)
+    strips = strips_of(U64).to(tl.int32)
+    trouble += entry_of(table, pitch_of_table, b, STRIPS)
+    status = status_with_labels(table, pitch_of_table, b, T64, U64, skew, checked)
     if status == OK:
+        finite = tl.abs(tl.load(best + b)) < float("inf")
+        status = status_of_sum(tl.load(checked + b), trouble_of(trouble, strips), finite)
+    score = tl.full([], float("nan"), tl.float64)
+    if uniform(status) == OK:
         T = T64.to(tl.int32)
         U = U64.to(tl.int32)
         label_begin = entry_of(table, pitch_of_table, b, LABELS)
@@ -128,7 +118,7 @@ def trace_item(
         on_path += label_begin + entry_of(table, pitch_of_table, b, FRAMES)
         arcs += entry_of(table, pitch_of_table, b, CELLS) * 2
         bits += entry_of(table, pitch_of_table, b, BITS)
-        last = strips_of(U) * 32 - 1
+        last = strips * 32 - 1
         position = last
         first = last - U
         chunk = (T + skew * last) // 32
