@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from alignd_kernels import arrays
 from alignd_kernels.dtypes import DType
 from alignd_kernels.gpu_language import LAUNCH_OPTIONS
 from alignd_kernels.ragged import Buffers, Int64Array, offsets_of
@@ -190,6 +191,23 @@ def _load(kernel: Any, args: Sequence[object], items: int, options: dict[str, ob
     compiled = kernel.warmup(*args, grid=(items,), **options)
     _ = compiled.run  # which loads it
     return time.perf_counter() - begin
+
+
+def lengths_on(device: torch.device, given: Any, name: str, items: int, largest: int) -> torch.Tensor:
+    """A caller's lengths as int64 [items] on the device; `largest` for each if None is given. Those that lie there
+    already are not waited for, so that kernels must find what is out of range.
+
+    Raises:
+        TypeError: they are not integers.
+        ValueError: not one for each item, or, of those in host memory, one outside 0 … largest.
+    """
+    if arrays.is_torch(given) and given.device == device:
+        if given.is_floating_point() or given.dtype == torch.bool:
+            raise TypeError(f"{name} must be integers, not {given.dtype}")
+        if tuple(given.shape) != (items,):
+            raise ValueError(f"{name} must be of shape ({items},), one for each item, not {tuple(given.shape)}")
+        return given.long()
+    return torch.from_numpy(arrays.lengths(given, name, items, largest)).to(device, non_blocking=True)
 
 
 def with_end(starts: Sequence[Int64Array]) -> Int64Array:

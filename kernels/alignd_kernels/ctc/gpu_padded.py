@@ -9,6 +9,7 @@ from alignd_kernels import arrays
 from alignd_kernels.ctc import gpu, reason
 from alignd_kernels.ctc.batch import STAR
 from alignd_kernels.ctc.padded import check_blank_fits
+from alignd_kernels.gpu_common import lengths_on
 from alignd_kernels.status import InvalidItemsError, Status
 
 
@@ -32,8 +33,8 @@ def forced_align_on_gpu(
     check_blank_fits(blank, torch.iinfo(targets.dtype).max, targets.dtype)
     B, T, V = log_probs.shape
     device = log_probs.device
-    frames = _lengths(input_lengths, "input_lengths", B, T, device)
-    labels = _lengths(target_lengths, "target_lengths", B, targets.shape[1], device)
+    frames = lengths_on(device, input_lengths, "input_lengths", B, T)
+    labels = lengths_on(device, target_lengths, "target_lengths", B, targets.shape[1])
     scores = log_probs.detach()
     if V > 1 and scores.stride(2) != 1:
         scores = scores.contiguous()
@@ -59,17 +60,6 @@ def forced_align_on_gpu(
             },
         )
     return paths, frame_scores
-
-
-def _lengths(given: Any, name: str, items: int, largest: int, device: torch.device) -> torch.Tensor:
-    """int64 [B] on the device. Lengths that lie there already are checked with the statuses, not waited for now."""
-    if arrays.is_torch(given) and given.device == device:
-        if given.is_floating_point() or given.dtype == torch.bool:
-            raise TypeError(f"{name} must be integers, not {given.dtype}")
-        if tuple(given.shape) != (items,):
-            raise ValueError(f"{name} must be of shape ({items},), one for each item, not {tuple(given.shape)}")
-        return given.long()
-    return torch.from_numpy(arrays.lengths(given, name, items, largest)).to(device, non_blocking=True)
 
 
 def _labels(states: torch.Tensor, targets: torch.Tensor, aligned: torch.Tensor, blank: int) -> torch.Tensor:
