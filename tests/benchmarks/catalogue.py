@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
-from benchmarks import cases_ctc, cases_doors, cases_mas, cases_soft_mas, cases_transducer, peers
+from benchmarks import cases_ctc, cases_doors, cases_mas, cases_rnnt_loss, cases_soft_mas, cases_transducer, peers
 from benchmarks.case import Case
 
 
@@ -11,6 +11,7 @@ def all_cases() -> Iterator[Case]:
     yield from cases_soft_mas.cases()
     yield from cases_ctc.cases()
     yield from cases_transducer.cases()
+    yield from cases_rnnt_loss.cases()
     yield from cases_doors.cases()
     yield from _gpu_cases()
 

@@ -7,7 +7,7 @@ A peer that is not installed or does not load is `Missing`, with the reason, whi
 - ddtw: differentiable DTW. With the steps of monotonic alignment and its hard minimum, the gradient of its loss is the
   path: a peer for dense MAS. Its CTC is the sum over all paths, so a loss, beside `torch.nn.functional.ctc_loss`.
 - ctc-forced-aligner: the compiled core alone; the package around it imports an audio and an inference library.
-- torchaudio: `forced_align`, one item a call.
+- torchaudio: `forced_align`, one item a call; `rnnt_loss`.
 """
 
 from __future__ import annotations
@@ -170,12 +170,20 @@ def _overflow(count: int, size: float) -> str:
 @functools.cache
 def torchaudio_forced_align() -> Callable[[Any, Any], Any]:
     """(log_probs [1, T, V], targets int32 [1, L]) → (labels [1, T], scores [1, T])."""
-    torch = torch_module()
-    if torch.version.cuda is None:
-        _load_stubs()
-    module = optional("torchaudio.functional")
-    function: Callable[[Any, Any], Any] = module.forced_align
+    function: Callable[[Any, Any], Any] = _torchaudio_functional().forced_align
     return function
+
+
+def torchaudio_rnnt_loss() -> Callable[..., Any]:
+    """(logits or log-probs [N, T, U, V], labels int32 [N, U - 1], frames, labels' lengths, …) → costs."""
+    function: Callable[..., Any] = _torchaudio_functional().rnnt_loss
+    return function
+
+
+def _torchaudio_functional() -> Any:
+    if torch_module().version.cuda is None:
+        _load_stubs()
+    return optional("torchaudio.functional")
 
 
 def _load_stubs() -> None:
