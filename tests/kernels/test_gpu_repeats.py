@@ -22,6 +22,7 @@ from alignd_kernels.ctc import gpu as ctc_gpu
 from alignd_kernels.gpu_common import INTERPRETED
 from alignd_kernels.mas import gpu as mas_gpu
 from alignd_kernels.status import Status
+from alignd_kernels.transducer import gpu as transducer_gpu
 
 REPEATS = 2 if INTERPRETED else 300
 
@@ -33,6 +34,9 @@ CTC_SHAPES = [(9, 3), (40, 34)] if INTERPRETED else [(9, 3), (90, 40), (2050, 33
 
 SHORT_CTC_SHAPES = [(9, 3), (40, 34)] if INTERPRETED else [(9, 3), (90, 40), (512, 222), (500, 400)]
 """Whose paths are found in the launch of the strips; MAS's and CTC's longer ones, on a GPU, take one more."""
+
+TRANSDUCER_SHAPES = [(9, 3), (5, 40)] if INTERPRETED else [(9, 3), (400, 90), (1500, 300), (30, 1000)]
+"""Frames and labels."""
 
 Call = Callable[[], Any]
 
@@ -74,7 +78,18 @@ def short_ctc_call(device: str, dtype: torch.dtype) -> Call:
     return ctc_call(device, dtype, SHORT_CTC_SHAPES)
 
 
+def transducer_call(device: str, dtype: torch.dtype) -> Call:
+    (frames, labels), _ = padded(device, TRANSDUCER_SHAPES)
+    rng = np.random.default_rng(9)
+    T, U = (max(sizes) for sizes in zip(*TRANSDUCER_SHAPES))
+    scores = np.round(4 * rng.standard_normal((len(TRANSDUCER_SHAPES), T, U + 1, 2), dtype=np.float32)) / 4
+    log_probs = torch.from_numpy(scores).to(device, dtype)
+    targets = torch.ones((len(frames), U), dtype=torch.int32).to(device)
+    return lambda: transducer_gpu.launch(log_probs, targets, frames, labels, 0)
+
+
 CALLS = [pytest.param(mas_call, id="mas"), pytest.param(ctc_call, id="ctc"), pytest.param(short_ctc_call, id="short")]
+CALLS += [pytest.param(transducer_call, id="transducer")]
 DTYPES = [torch.float32] if INTERPRETED else [torch.float32, torch.float64, torch.bfloat16]
 
 
