@@ -2,7 +2,16 @@
 
 from collections.abc import Iterable, Iterator
 
-from benchmarks import cases_ctc, cases_doors, cases_mas, cases_rnnt_loss, cases_soft_mas, cases_transducer, peers
+from benchmarks import (
+    cases_ctc,
+    cases_doors,
+    cases_mas,
+    cases_rnnt_loss,
+    cases_soft_mas,
+    cases_stepwise,
+    cases_transducer,
+    peers,
+)
 from benchmarks.case import Case
 
 
@@ -12,6 +21,7 @@ def all_cases() -> Iterator[Case]:
     yield from cases_ctc.cases()
     yield from cases_transducer.cases()
     yield from cases_rnnt_loss.cases()
+    yield from cases_stepwise.cases()
     yield from cases_doors.cases()
     yield from _gpu_cases()
 

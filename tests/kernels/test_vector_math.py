@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 from numba import njit
 
-from alignd_kernels.vector_math import exp, exp_parts, log1p, normalised, power_of_two
+from alignd_kernels.vector_math import exp, exp_of_negative, exp_parts, log1p, normalised, power_of_two
 
 KINDS = [np.float32, np.float64]
 Array = npt.NDArray[Any]
@@ -20,6 +20,12 @@ plain = njit(error_model="numpy")  # as the kernels, but not cached: cached code
 def each_exp(x, out):
     for i in range(len(x)):
         out[i] = exp(x[i])
+
+
+@plain
+def each_exp_of_negative(x, out):
+    for i in range(len(x)):
+        out[i] = exp_of_negative(x[i])
 
 
 @plain
@@ -93,6 +99,21 @@ def test_ends_of_exp(kind: type) -> None:
 
 @needs_long_double
 @pytest.mark.parametrize("kind", KINDS)
+def test_exp_of_negative(kind: type) -> None:
+    x = ranges(kind)
+    x = x[x <= 0]
+    assert ulps(called(each_exp_of_negative, x), np.exp(wide(x))) < 1.5
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_ends_of_exp_of_negative(kind: type) -> None:
+    least = np.log(float(np.finfo(kind).tiny))
+    x = np.array([0, -0.0, least - 1, -1e30, -np.inf, np.nan], kind)
+    np.testing.assert_array_equal(called(each_exp_of_negative, x), np.array([1, 1, 0, 0, 0, np.nan], kind))
+
+
+@needs_long_double
+@pytest.mark.parametrize("kind", KINDS)
 def test_log1p(kind: type) -> None:
     rng = np.random.default_rng(1)
     y = np.concatenate([rng.random(300_000), np.exp(rng.uniform(-80, 0, 100_000)), [0, 1]]).astype(kind)
@@ -141,7 +162,9 @@ def test_normalised(kind: type) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("function", [each_exp, each_log1p, each_exp_parts, each_power_of_two, each_normalised])
+@pytest.mark.parametrize(
+    "function", [each_exp, each_exp_of_negative, each_log1p, each_exp_parts, each_power_of_two, each_normalised]
+)
 def test_loops_are_vectorised(function: Any, kind: type) -> None:
     function(*[np.ones(4, kind) for _ in range(3 if function in (each_exp_parts, each_normalised) else 2)])
     signature = next(s for s in function.signatures if s[0].dtype.name == kind.__name__)

@@ -1,5 +1,6 @@
 """The expectation as a function that torch differentiates. Imported only where it is called: it needs torch."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,8 @@ class Expectation(torch.autograd.Function):  # type: ignore[misc]
     def forward(
         ctx: Any, energies: Any, initial: Any, tokens: Int64Array, frames: Int64Array, keep: bool, before: bool
     ) -> Any:
-        batch = batch_of(energies, tokens, frames, initial, keep, before)
-        alpha = _tensor(kernels(energies).forward(batch, default_pool()), energies, batch.frames_first)
+        found = kernels(energies).forward(batch_of(energies, tokens, frames, initial, keep, before), default_pool())
+        alpha = _tensor(found, energies)
         ctx.save_for_backward(energies, initial, alpha)
         ctx.settings = tokens, frames, keep, before
         return alpha
@@ -34,7 +35,7 @@ class Expectation(torch.autograd.Function):  # type: ignore[misc]
         batch = batch_of(energies, tokens, frames, initial, keep, before)
         past, given = (_flat(tensor, batch.frames_first).numpy() for tensor in (alpha.detach(), upstream.detach()))
         found, by_initial = kernels(energies).backward(batch, past, given, default_pool())
-        gradient = _tensor(found, energies, batch.frames_first).to(energies.dtype)
+        gradient = _tensor(found, energies).to(energies.dtype)
         if by_initial is None:
             return gradient, None, None, None, None, None
         return gradient, torch.from_numpy(by_initial).view(initial.shape).to(initial.dtype), None, None, None, None
@@ -65,7 +66,7 @@ def batch_of(
 ) -> StepwiseBatch:
     """Energies [..., S, T] as the kernels take them, read where they lie if one of their last two axes is contiguous
     and the others follow: also a transposed view of [..., T, S]."""
-    frames_first = not energies.is_contiguous() and energies.transpose(-1, -2).is_contiguous()
+    frames_first = _frames_first(energies)
     storage, dtype = host_scores(_flat(energies.detach(), frames_first))
     if initial is not None:
         kind = torch.float64 if dtype.accumulator is np.float64 else torch.float32
@@ -73,14 +74,21 @@ def batch_of(
     return StepwiseBatch(storage, dtype, tokens, frames, initial, keep, before, frames_first)
 
 
+def _frames_first(energies: Any) -> bool:
+    """Whether they lie in memory as [..., T, S]."""
+    return bool(not energies.is_contiguous() and energies.transpose(-1, -2).is_contiguous())
+
+
 def _flat(tensor: Any, frames_first: bool) -> Any:
     """[..., S, T] as [N, S, T], or [N, T, S] where frames come first, contiguous."""
     tensor = tensor.transpose(-1, -2) if frames_first else tensor
-    return tensor.reshape(-1, *tensor.shape[-2:]).contiguous()
+    return tensor.reshape(math.prod(tensor.shape[:-2]), *tensor.shape[-2:]).contiguous()
 
 
-def _tensor(array: Any, like: Any, frames_first: bool) -> Any:
-    """What the kernels made, as a tensor of the shape of `like`, which lies in memory as that does."""
+def _tensor(array: Any, energies: Any) -> Any:
+    """What the kernels made of these energies, as a tensor that has their shape and lies in memory as they do."""
+    S, T = energies.shape[-2:]
     tensor = torch.from_numpy(array)
-    tensor = tensor.transpose(-1, -2) if frames_first else tensor
-    return tensor.view(like.shape) if not frames_first else tensor.unflatten(0, like.shape[:-2])
+    if _frames_first(energies):
+        return tensor.view(*energies.shape[:-2], T, S).transpose(-1, -2)
+    return tensor.view(energies.shape)

@@ -1,13 +1,15 @@
 # mypy: allow-untyped-defs
 """Stepwise monotonic attention on the CPU (Numba): expectations, their gradients, and hard paths.
 
-A frame is a loop over tokens, sixteen frames a block, which is turned on its way in and out where frames are
-contiguous. The gradient's way back reads the energies anew: a sigmoid costs less than memory for its result would.
+Sixteen frames a block, which is turned on its way in and out where frames are contiguous: first all its sigmoids, then
+frame after frame, each a loop over tokens. The gradient's way back reads the energies anew: a sigmoid costs less than
+memory for its result would.
 
 Numbers, with ulp = 2⁻²³ (2⁻⁵² for float64): all that is summed is positive, and a step multiplies each term by at most
-1 + 6 ulp (p is within 2.1 ulp, 1 − p within 4.8, of what they are; a product, a sum), so expectations are off by at
-most 6 · T ulp, relative, after T frames. The smaller of p and 1 − p counts as 0 below 2⁻¹⁰⁰ (2⁻¹⁰⁰⁰): where energies
-are beyond 69 (693). A probability that falls below the type's smallest normal number loses digits and then is 0.
+1 + 5 ulp (of p and 1 − p, the larger one is within 1.8 ulp, the smaller one within 3.8; a product, a sum), so
+expectations are off by at most 5 · T ulp, relative, after T frames. What falls below the type's smallest normal number
+loses digits and then is 0; the smaller of p and 1 − p is 0 at once below it (energies beyond 87 in float32, 708 in
+float64).
 """
 
 from collections.abc import Callable, Iterable
@@ -21,9 +23,10 @@ from alignd_kernels.compile_cache import kernel, part
 from alignd_kernels.dtypes import DType
 from alignd_kernels.numba_helpers import kernel_values, take_next, unlocked, widen
 from alignd_kernels.ragged import Int64Array
-from alignd_kernels.stepwise.turn import to_frames, to_tokens
+from alignd_kernels.scratch import CACHE_LINE, from_cache_line
+from alignd_kernels.stepwise.turn import AHEAD, MARGIN, to_frames, to_tokens
 from alignd_kernels.threads import WorkerPool
-from alignd_kernels.vector_math import exp_parts, power_of_two
+from alignd_kernels.vector_math import exp_of_negative
 
 FloatArray = npt.NDArray[np.floating]
 
@@ -76,10 +79,10 @@ def forward(batch: StepwiseBatch, pool: WorkerPool | None = None) -> FloatArray:
     energies, initial, alpha = _energies(batch), _initial(batch), np.empty(batch.energies.shape, kind)
 
     def work(cursor: Int64Array) -> None:
-        rows, state = np.empty((BLOCK, S), kind), np.empty((2, S + 1), kind)
+        blocks = _scratch(2 * (BLOCK + 1), MARGIN + S, kind).reshape(2, BLOCK + 1, -1)
         _forward_items(
             cursor, energies, batch.tokens, batch.frames, initial, batch.keep, batch.before, batch.frames_first,
-            rows, state, alpha,
+            blocks, alpha,
         )  # fmt: skip
 
     _share(work, batch, pool)
@@ -103,7 +106,8 @@ def backward(
     past, given = unlocked(alpha), unlocked(upstream)
 
     def work(cursor: Int64Array) -> None:
-        blocks, state = np.empty((3, BLOCK, S), kind), np.empty(S + 1, kind)
+        blocks = _scratch(4 * (BLOCK + 1), MARGIN + S + 1, kind).reshape(4, BLOCK + 1, -1)
+        state = _scratch(1, S, kind)
         _backward_items(
             cursor, energies, batch.tokens, batch.frames, initial, batch.keep, batch.before, batch.frames_first,
             blocks, state, past, given, found, by_initial,
@@ -136,6 +140,14 @@ def warm_up(dtypes: Iterable[DType] = tuple(DType)) -> None:
         hard(batch)
 
 
+def _scratch(rows: int, width: int, kind: type[np.floating]) -> FloatArray:
+    """Rows that begin at cache lines, of at least this width."""
+    line = CACHE_LINE // np.dtype(kind).itemsize
+    pitch = -(-width // line) * line
+    found: FloatArray = from_cache_line(rows * pitch, kind).reshape(rows, pitch)
+    return found
+
+
 def _share(work: Callable[[Int64Array], None], batch: StepwiseBatch, pool: WorkerPool | None) -> None:
     """Call `work` with a cursor over the items, on as many threads as they are worth."""
     cursor = np.zeros(1, np.int64)
@@ -156,27 +168,33 @@ def _initial(batch: StepwiseBatch) -> FloatArray:
 
 @kernel
 def _forward_items(
-    cursor, energies, tokens, frames, initial, keep, before, frames_first, rows, state, alpha,
+    cursor, energies, tokens, frames, initial, keep, before, frames_first, blocks, alpha,
 ):  # fmt: skip
     """The items that `cursor` gives, on this thread."""
     while True:
         n = take_next(cursor)
         if n >= len(tokens):
             break
-        S, T = tokens[n], frames[n]
-        last, moving = state[0, :S], state[1, : S + 1]
-        _begin(last, initial, n)
-        reach = S if len(initial) else min(1, S)
+        S, T = tokens[n], frames[n] if tokens[n] > 0 else 0
+        # Rows hold energies, then p, then alpha. Token −1 has no mass. The last row is the one before the block.
+        rows, moves = blocks[0], blocks[1]
+        rows[:, MARGIN - 1] = 0
+        moves[:, MARGIN - 1] = 0
+        _begin(rows[BLOCK, MARGIN : MARGIN + S], initial, n)
+        reach = S if len(initial) else 1
         for t in range(0, T, BLOCK):
             count = min(BLOCK, T - t)
-            _load(energies[n], frames_first, S, t, rows[:count])
+            _load(energies[n], frames_first, S, t, rows[:count], AHEAD)
+            _chances(rows[:count], moves, S, keep)
             for k in range(count):
+                row, last = rows[k], rows[k - 1 if k > 0 else BLOCK]
                 if t + k == 0 and not before:
-                    _copy(last, rows[0, :S])
+                    _copy(last[MARGIN : MARGIN + S], row[MARGIN : MARGIN + S])
                 else:
-                    _step(rows[k, :S], last, moving, reach, keep)
+                    _step(row, last, moves[k], S, reach)
                     reach = min(reach + 1, S)
-            _store(rows[:count], frames_first, S, t, alpha[n])
+            _copy(rows[count - 1, MARGIN : MARGIN + S], rows[BLOCK, MARGIN : MARGIN + S])
+            _store(rows[:count], frames_first, S, t, alpha[n], AHEAD)
         _clear_beyond(alpha[n], frames_first, S, T)
 
 
@@ -190,29 +208,36 @@ def _backward_items(
         n = take_next(cursor)
         if n >= len(tokens):
             break
-        S, T = tokens[n], frames[n]
-        rows, given, earlier = blocks[0], blocks[1], blocks[2]
-        G = state[: S + 1]
-        G[:] = 0
+        S, T = tokens[n], frames[n] if tokens[n] > 0 else 0
+        # Row k + 1 of G is the derivative by the alpha of frame t + k, as given, to which the way back adds; row 0 is
+        # that of the frame before the block. Behind the last token it is 0: mass that has leaked is in no cell.
+        rows, moves, earlier, G = blocks[0], blocks[1], blocks[2], blocks[3]
+        G[:, MARGIN + S] = 0
+        carried = state[0, :S]
+        carried[:] = 0
         for t in range((T - 1) // BLOCK * BLOCK, -1, -BLOCK):
             count = min(BLOCK, T - t)
-            _load(energies[n], frames_first, S, t, rows[:count])
-            _load(upstream[n], frames_first, S, t, given[:count])
+            _load(energies[n], frames_first, S, t, rows[:count], -AHEAD)
+            _chances(rows[:count], moves, S, keep)
+            _load(upstream[n], frames_first, S, t, G[1 : count + 1], -AHEAD)
+            _add(carried, G[count, MARGIN : MARGIN + S])
+            G[0, MARGIN : MARGIN + S] = 0
             if t == 0:
-                _begin(earlier[0, :S], initial, n)
-                _load(alpha[n], frames_first, S, 0, earlier[1:count])
+                _begin(earlier[0, MARGIN : MARGIN + S], initial, n)
+                _load(alpha[n], frames_first, S, 0, earlier[1:count], -AHEAD)
             else:
-                _load(alpha[n], frames_first, S, t - 1, earlier[:count])
+                _load(alpha[n], frames_first, S, t - 1, earlier[:count], -AHEAD)
             for k in range(count - 1, -1, -1):
-                _add(given[k, :S], G)
                 reach = S if len(initial) else min(t + k + (1 if before else 0), S)
-                if t + k == 0 and not before:
+                if t + k == 0 and not before:  # no choice is made there: frame 0 is what the attention starts as
                     reach = 0
-                _step_back(rows[k, :S], earlier[k, :S], G, reach, keep)
-            _store(rows[:count], frames_first, S, t, found[n])
+                    _copy(G[1, MARGIN : MARGIN + S], G[0, MARGIN : MARGIN + S])
+                _step_back(rows[k], moves[k], earlier[k], G[k + 1], G[k], S, reach)
+            _copy(G[0, MARGIN : MARGIN + S], carried)
+            _store(rows[:count], frames_first, S, t, found[n], -AHEAD)
         _clear_beyond(found[n], frames_first, S, T)
         if len(initial):
-            _copy(G[:S], by_initial[n, :S])
+            _copy(carried, by_initial[n, :S])
 
 
 @kernel
@@ -241,71 +266,57 @@ def _begin(alpha, initial, n):
 
 
 @part
-def _step(row, last, moving, reach, keep):
-    """One frame: `row` holds its energies, and then its alpha, as `last` does then, in place of the frame before's.
-
-    Only the first `reach` tokens have had mass. Loops run over arrays cut to what they need, at most four of them, here
-    and below: LLVM vectorises no others.
-    """
-    S = len(row)
-    moving[0] = 0
-    _part(row[:reach], last[:reach], moving[1 : reach + 1])
-    if keep and reach == S and S > 0:
-        row[S - 1] = last[S - 1]
-    row[reach:] = 0
-    _gather(row[: reach + 1], moving, last)
+def _chances(rows, moves, S, keep):
+    """The chance to stay in place of each energy of a block's rows, and that to move on."""
+    one = rows.dtype.type(1)
+    for k in range(len(rows)):
+        row, move = rows[k, MARGIN : MARGIN + S], moves[k, MARGIN : MARGIN + S]
+        for j in range(S):
+            energy = row[j]
+            z = exp_of_negative(-abs(energy))
+            likelier = one / (one + z)
+            other = likelier * z
+            row[j] = likelier if energy > 0 else other
+            move[j] = other if energy > 0 else likelier
+        if keep:
+            row[S - 1] = one
+            move[S - 1] = 0
 
 
 @part
-def _part(row, last, moving):
-    """What stays of each token's mass, in place of its energy, and what moves on."""
-    one = row.dtype.type(1)
+def _step(row, last, moves, S, reach):
+    """One frame: p, in `row`, gives way to alpha; `last` holds that of the frame before, of which only the first
+    `reach` tokens have had mass. Loops run over arrays cut to what they need, at most four of them, here and below:
+    LLVM vectorises no others."""
+    end = MARGIN + reach
+    _join(row[MARGIN:end], last[MARGIN:end], last[MARGIN - 1 : end - 1], moves[MARGIN - 1 : end - 1])
+    row[end : MARGIN + S] = 0
+    if reach < S:
+        row[end] = last[end - 1] * moves[end - 1]
+
+
+@part
+def _join(row, last, left, moves):
     for j in range(len(row)):
-        energy = row[j]
-        f, n = exp_parts(-abs(energy))
-        z = f * power_of_two(n)
-        large = one / (one + (z if energy == energy else energy))
-        small = z * large
-        stays = energy > 0
-        row[j] = last[j] * (large if stays else small)
-        moving[j] = last[j] * (small if stays else large)
+        row[j] = last[j] * row[j] + left[j] * moves[j]
 
 
 @part
-def _gather(row, moving, last):
-    for j in range(len(row)):
-        alpha = row[j] + moving[j]
-        row[j] = alpha
-        last[j] = alpha
-
-
-@part
-def _step_back(row, earlier, G, reach, keep):
-    """One frame of the way back: `row` holds its energies, and then the derivative by them; `earlier` the alpha of the
-    frame before; G the derivative by this frame's alpha, one 0 behind it, and then that by the frame before's, of those
+def _step_back(row, moves, earlier, G, G_before, S, reach):
+    """One frame of the way back: p, in `row`, gives way to the derivative by its energy; `earlier` is the alpha of the
+    frame before, `G` the derivative by this frame's alpha. What that by the frame before's has of it is added, for the
     `reach` tokens that had mass there."""
-    S = len(row)
-    held = G[S - 1] if S > 0 else G[S]
-    _part_back(row[:reach], earlier[:reach], G)
-    row[reach:] = 0
-    if keep and reach == S and S > 0:
-        row[S - 1] = 0
-        G[S - 1] = held
+    end = MARGIN + reach
+    _spread(row[MARGIN:end], moves[MARGIN:end], earlier[MARGIN:end], G[MARGIN : end + 1], G_before[MARGIN:end])
+    row[end : MARGIN + S] = 0
 
 
 @part
-def _part_back(row, earlier, G):
-    one = row.dtype.type(1)
+def _spread(row, moves, earlier, G, G_before):
     for j in range(len(row)):
-        energy = row[j]
-        f, n = exp_parts(-abs(energy))
-        z = f * power_of_two(n)
-        large = one / (one + (z if energy == energy else energy))
-        small = z * large
-        stays = energy > 0
-        stay, move = G[j], G[j + 1]
-        row[j] = earlier[j] * (stay - move) * (large * small)
-        G[j] = (large if stays else small) * stay + (small if stays else large) * move
+        p, q, stay, move = row[j], moves[j], G[j], G[j + 1]
+        row[j] = earlier[j] * (stay - move) * (p * q)
+        G_before[j] += p * stay + q * move
 
 
 @part
@@ -321,25 +332,25 @@ def _copy(what, to):
 
 
 @part
-def _load(source, frames_first, S, t, rows):
+def _load(source, frames_first, S, t, rows, ahead):
     """Frames t … t + len(rows) − 1 of an item as rows over its tokens, widened."""
     if frames_first:
         for k in range(len(rows)):
-            own, row = source[t + k, :S], rows[k, :S]
+            own, row = source[t + k, :S], rows[k, MARGIN : MARGIN + S]
             for s in range(S):
                 row[s] = widen(own[s])
     else:
-        to_tokens(source, S, t, rows)
+        to_tokens(source, S, t, rows, ahead)
 
 
 @part
-def _store(rows, frames_first, S, t, target):
+def _store(rows, frames_first, S, t, target, ahead):
     """The reverse of `_load`."""
     if frames_first:
         for k in range(len(rows)):
-            _copy(rows[k, :S], target[t + k, :S])
+            _copy(rows[k, MARGIN : MARGIN + S], target[t + k, :S])
     else:
-        to_frames(rows, S, t, target)
+        to_frames(rows, S, t, target, ahead)
 
 
 @part

@@ -30,7 +30,7 @@ def stepwise_expectation(
     In each frame the attention stays on its token with probability σ(energy) or moves to the next one. He et al. 2019,
     "Robust Sequence-to-Sequence Acoustic Modeling with Stepwise Monotonic Attention for Neural TTS", equation 8.
     Computed in float32 (float64 for float64), where probabilities below 1e-38 (1e-308) lose digits and then are 0: with
-    `end="leak"` late frames may become all 0. Energies beyond ±69 (±693) are certain choices. The gradient needs
+    `end="leak"` late frames may become all 0. Energies beyond ±87 (±708) are certain choices. The gradient needs
     energies and result, and nothing else of their size.
 
     Args:
@@ -90,8 +90,9 @@ def expectation(
 ) -> Any:
     """`stepwise_expectation` of what enters the sigmoid but for the noise; arguments as of `cpu.StepwiseBatch`."""
     torch = torch_module()
-    from alignd_kernels.stepwise.autograd import Expectation
+    from alignd_kernels.stepwise.autograd import Expectation, kernels
 
+    kernels(energies)  # raises for a device that there are none for
     if noise_std > 0:
         kind = torch.float64 if energies.dtype == torch.float64 else torch.float32
         noise = torch.randn(energies.shape, generator=generator, dtype=kind, device=energies.device)
