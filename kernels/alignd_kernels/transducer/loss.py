@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from alignd_kernels.arrays import is_torch, same_device
 from alignd_kernels.ragged import Int64Array, offsets_of
+from alignd_kernels.with_torch import torch_module
 
 FLOATS = ("torch.float16", "torch.bfloat16", "torch.float32", "torch.float64")
 INTEGERS = ("torch.int32", "torch.int64")
@@ -101,19 +102,6 @@ def rnnt_loss(
     if reduction == "mean":
         return costs.mean()
     return costs.sum() if reduction == "sum" else costs
-
-
-def torch_module() -> Any:
-    """Raises:
-    ImportError: torch is not installed, with what brings it.
-    """
-    try:
-        import torch
-    except ModuleNotFoundError as error:
-        if error.name != "torch":
-            raise
-        raise ImportError("rnnt_loss needs PyTorch: pip install 'alignd-kernels[gpu]'") from error
-    return torch
 
 
 def _check_types(arguments: tuple[Any, ...], names: tuple[str, ...]) -> None:
