@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from alignd_kernels.attention.padded import align_attention
 from alignd_kernels.ctc.batch import STAR
 from alignd_kernels.ctc.padded import forced_align
 from alignd_kernels.dtypes import DType
@@ -36,6 +37,7 @@ __all__ = [
     "DType",
     "InvalidItemsError",
     "Status",
+    "align_attention",
     "attention_binarization_loss",
     "beta_binomial_prior",
     "binarize",
@@ -69,6 +71,7 @@ def warm_up(dtypes: Iterable[DType] = tuple(DType)) -> None:
 
     The cache is in `ALIGND_CACHE_DIR`, by default the user's cache folder.
     """
+    from alignd_kernels.attention import cpu as attention
     from alignd_kernels.ctc import cpu as ctc
     from alignd_kernels.mas import cpu as mas
     from alignd_kernels.mas import cpu_sum, dense, masks, soft_blank, soft_rows
@@ -89,6 +92,7 @@ def warm_up(dtypes: Iterable[DType] = tuple(DType)) -> None:
     transducer.warm_up(wanted)
     transducer_sums.warm_up(wanted)
     dense_gradient.warm_up(wanted)
+    attention.warm_up(wanted)
 
 
 def compile_seconds() -> float:
