@@ -28,7 +28,7 @@ from alignd_kernels.dtypes import DType
 from alignd_kernels.ragged import offsets_of
 from alignd_kernels.status import Status
 from alignd_kernels.transducer import gpu_batch, gpu_sum, gpu_sum_forward, reference
-from alignd_kernels.transducer.batch import TransducerBatch
+from alignd_kernels.transducer.batch import TransducerBatch, TransducerCosts
 
 # What is read beyond a strip's last row may be anything; NumPy, under the interpreter, warns of it.
 pytestmark = pytest.mark.filterwarnings("ignore:(invalid value|overflow|divide by zero) encountered:RuntimeWarning")
@@ -65,7 +65,7 @@ def tolerances(batch: TransducerBatch, index: int) -> tuple[float, float]:
     return 8 * (steps + 1) * unit + lost, 16 * (steps + 1) * unit + 3 * lost
 
 
-def check_sums(batch: TransducerBatch, device: str) -> None:
+def check_sums(batch: TransducerBatch, device: str) -> TransducerCosts:
     """Costs, gradients and posteriors are the reference's, within `tolerances`."""
     found = gpu_sum.costs(batch, device, fastemit_lambda=LAMBDA)
     nodes = gpu_sum.posteriors(batch, device)
@@ -96,6 +96,7 @@ def check_sums(batch: TransducerBatch, device: str) -> None:
         np.testing.assert_allclose(nodes.scores[index], score, 2.0**-52, of_score, err_msg=context)
         np.testing.assert_allclose(slopes, expected_slopes, relative, 1e-36, err_msg=context)
         np.testing.assert_allclose(probabilities, expected, relative, 1e-36, err_msg=context)
+    return found
 
 
 @on_each_device
@@ -108,8 +109,8 @@ def test_equals_the_reference(device: str, batch: TransducerBatch) -> None:
 @on_each_device
 @TOPOLOGIES
 def test_shapes_at_the_edges_of_strips_and_chunks(device: str, modified: bool) -> None:
-    edges = [30, 31, 32] if device == "cpu" else [30, 31, 32, 62, 63, 64, 65]
-    shapes = [(1, 0), (1, 1), (33, 1), *((u if modified else 1, u) for u in edges)]
+    edges = [31, 32] if device == "cpu" else [30, 31, 32, 62, 63, 64, 65]
+    shapes = [(1, 0), (33, 1), *((u if modified else 1, u) for u in edges)]
     check_sums(batch_of(shapes, modified=modified, gap=1, node_padding=1, frame_padding=2), device)
 
 
@@ -134,10 +135,9 @@ def test_bad_items_beside_good_ones(device: str, modified: bool) -> None:
     blocked[3] = -np.inf
     labels = np.array([1, 2], np.int32)
     items = [(good, labels, 0), (bad, labels, 0), (blocked, labels, 0), (good, labels, 1), (good[:1], labels, 0)]
-    items += [(good[:0], labels, 0), (good, np.array([1, 3], np.int32), 0), (good, labels, 0)]
+    items += [(good[:0], labels, 0), (good, np.array([1, 3], np.int32), 0)]
     batch = transducer_batch(items, DType.FLOAT32, modified=modified)
-    check_sums(batch, device)
-    statuses = gpu_sum.costs(batch, device).statuses
+    statuses = check_sums(batch, device).statuses
     assert {*statuses.tolist()} >= {Status.OK, Status.NOT_FINITE, Status.NO_FINITE_PATH, Status.EMPTY}
 
 
@@ -255,12 +255,12 @@ def dense(batch: TransducerBatch, gradients: np.ndarray, factors: np.ndarray, sh
 @on_each_device
 @TOPOLOGIES
 def test_padded_tensors_on_the_device(device: str, modified: bool) -> None:
-    batch = batch_of([(6, 5), (3, 2), (2, 0), (5, 5)], modified=modified, gap=1)
+    batch = batch_of([(4, 3), (2, 0), (3, 3)], modified=modified, gap=1)
     expected = gpu_sum.costs(batch, device, fastemit_lambda=LAMBDA)
     log_probs, *rest = padded_of(batch, device)
     found = gpu_sum.costs_on_gpu(log_probs, *rest, 1, modified=modified, fastemit_lambda=LAMBDA)
     np.testing.assert_array_equal(found.costs.cpu(), expected.costs)
-    factors = torch.tensor([1.0, -2.0, 0.5, 3.0], device=device)
+    factors = torch.tensor([1.0, -2.0, 0.5], device=device)
     zeros = torch.zeros_like(log_probs, memory_format=torch.contiguous_format)
     gradients = gpu_sum.scatter_on_gpu(found.found, factors, zeros, *rest, found.statuses, 1, modified=modified)
     wanted = dense(batch, expected.gradients, factors.cpu().numpy(), tuple(log_probs.shape))
@@ -270,18 +270,16 @@ def test_padded_tensors_on_the_device(device: str, modified: bool) -> None:
 @on_each_device
 @TOPOLOGIES
 def test_items_end_to_end_on_the_device(device: str, modified: bool) -> None:
-    batch = batch_of([(6, 5), (3, 2), (2, 0), (2, 33 * (not modified))], modified=modified)
+    batch = batch_of([(4, 3), (2, 0), (2, 33 * (not modified))], modified=modified)
     expected = gpu_sum.costs(batch, device)
     log_probs = torch.from_numpy(batch.log_probs).reshape(-1, 3).to(device)
     rest = [torch.from_numpy(part).to(device) for part in (batch.targets, batch.frames, batch.labels)]
     found = gpu_sum.costs_on_gpu(log_probs, *rest, 1, modified=modified, largest=(7, 40))
     np.testing.assert_array_equal(found.costs.cpu(), expected.costs)
     np.testing.assert_array_equal(found.found.cpu().reshape(-1), expected.gradients)
-    looked_up = gpu_sum.costs_on_gpu(log_probs, *rest, 1, modified=modified)
-    np.testing.assert_array_equal(looked_up.found.cpu(), found.found.cpu())
     gradients = torch.zeros_like(log_probs)
     gpu_sum.scatter_on_gpu(
-        found.found, torch.ones(4, device=device), gradients, *rest, found.statuses, 1, modified=modified
+        found.found, torch.ones(3, device=device), gradients, *rest, found.statuses, 1, modified=modified
     )
     at = 0
     for index in range(len(batch)):
@@ -307,10 +305,11 @@ def test_lengths_beyond_the_tensors_are_caught(device: str) -> None:
     assert found.costs.isnan().all()
     assert not found.found.any()
     flat, labels_flat = (torch.from_numpy(part).to(device) for part in (batch.log_probs, batch.targets))
-    for largest in [(4, 2), (9, 9)]:
-        late = torch.tensor([4, 3, 3], device=device)
-        found = gpu_sum.costs_on_gpu(flat.reshape(-1, 3), labels_flat, late, labels, 1, largest=largest)
-        assert found.statuses.tolist() == [Status.OK, Status.OK, Status.INTERNAL]
+    late = torch.tensor([4, 3, 3], device=device)
+    found = gpu_sum.costs_on_gpu(flat.reshape(-1, 3), labels_flat, late, labels, 1, largest=(9, 9))
+    assert found.statuses.tolist() == [Status.OK, Status.OK, Status.INTERNAL]
+    found = gpu_sum.costs_on_gpu(flat.reshape(-1, 3), labels_flat, frames, labels, 1)  # looks them up
+    assert found.statuses.tolist() == [Status.OK] * 3
     found = gpu_sum.costs_on_gpu(flat.reshape(-1, 3), labels_flat, frames, labels, 1, largest=(3, 1))
     assert found.statuses.tolist() == [Status.INTERNAL, Status.OK, Status.INTERNAL]
 
