@@ -107,6 +107,16 @@ def test_small_cases_and_engine(tmp_path: Path) -> None:
         assert batch["activity"]["kernels, count"] > 0
 
 
+def test_the_transducer_loss_beside_peers_that_stand_in(tmp_path: Path) -> None:
+    code, summary = rehearse(tmp_path, "--only", "rnnt")
+    assert (code, states(summary)["rnnt"]) == (0, "passed"), summary["stages"]
+    for cell in summary["rnnt"]["cells"]:
+        for name in ("alignd, dense", "alignd, compact", "warp-rnnt", "warp-rnnt, compact", "torchaudio"):
+            assert cell[name] > 0
+        assert cell["alignd, dense: times as fast as warp-rnnt"] == cell["warp-rnnt"] / cell["alignd, dense"]
+    assert "| alignd, dense: times as fast as warp-rnnt |" in (tmp_path / "summary.md").read_text()
+
+
 def test_a_kernel_that_is_wrong_fails_the_small_cases(tmp_path: Path) -> None:
     program = (
         "import dataclasses, sys\n"

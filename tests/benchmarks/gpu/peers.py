@@ -2,11 +2,15 @@
 
 - super-monotonic-align: one Triton kernel for a padded batch. It overwrites `value`, so each call gets a copy, made
   outside the clock.
-- torchaudio: `forced_align`, which takes one item; a batch is as many calls.
+- torchaudio: `forced_align`, which takes one item; a batch is as many calls. And `rnnt_loss`, which takes at most
+  2³¹ log-probs.
+- warp-rnnt: its `rnnt_loss`. It is built with nvcc on the machine itself, `pip wheel --no-deps --no-build-isolation`
+  in its checkout, and given among `--wheels`.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 import subprocess
@@ -22,7 +26,7 @@ from benchmarks.gpu.place import Place, place_of
 FOLDER_VARIABLE = "ALIGND_BENCHMARK_PEERS"
 """Names the folder of `--peers` to the stages' processes."""
 
-PACKAGES = "super_monotonic_align", "torchaudio"
+PACKAGES = "super_monotonic_align", "torchaudio", "warp_rnnt"
 TRIAL_S = 25.0
 
 
@@ -66,6 +70,41 @@ def torchaudio_forced_align() -> Callable[[Any, Any], Any]:
     """
     function: Callable[[Any, Any], Any] = _module("torchaudio.functional").forced_align
     return function
+
+
+def warp_rnnt_loss() -> Callable[..., Any]:
+    """(log_probs [N, T, U, V], labels int32 [N, U − 1], frames int32 [N], label lengths int32 [N]) → costs [N].
+
+    Raises:
+        Missing: it is not there, or does not load.
+    """
+    function: Callable[..., Any] = _module("warp_rnnt").rnnt_loss
+    return function
+
+
+def warp_rnnt_compact_loss() -> Callable[..., Any]:
+    """The same for items end to end.
+
+    Raises:
+        Missing: it is not there, or does not load.
+    """
+    return functools.partial(warp_rnnt_loss(), compact=True)
+
+
+def torchaudio_rnnt_loss() -> Callable[..., Any]:
+    """As `warp_rnnt_loss`, of torchaudio.
+
+    Raises:
+        Missing: it is not there, or does not load.
+    """
+    function = getattr(_module("torchaudio.functional"), "rnnt_loss", None)
+    if function is None:
+        raise peers.Missing("this torchaudio has no rnnt_loss")
+
+    def loss(log_probs: Any, labels: Any, frames: Any, lengths: Any) -> Any:
+        return function(log_probs, labels, frames, lengths, blank=0, reduction="none", fused_log_softmax=False)
+
+    return loss
 
 
 def crash_of_torchaudio(shape: CtcShape, place: Place) -> str:

@@ -69,6 +69,10 @@ class Place(ABC):
         """The drop-in, on tensors of this place."""
 
     @abstractmethod
+    def rnnt_loss(self, log_probs: Any, labels: Any, frames: Any, lengths: Any, compact: bool) -> Any:
+        """Costs, on tensors of this place, of which autograd finds the gradient."""
+
+    @abstractmethod
     def describe(self) -> dict[str, Any]:
         """What else a result should say of it."""
 
@@ -115,6 +119,11 @@ class Cuda(Place):
 
         return ak.forced_align(log_probs, targets, check=check)
 
+    def rnnt_loss(self, log_probs: Any, labels: Any, frames: Any, lengths: Any, compact: bool) -> Any:
+        import alignd_kernels as ak
+
+        return ak.rnnt_loss(log_probs, labels, frames, lengths, compact=compact)
+
     def describe(self) -> dict[str, Any]:
         torch = peers.torch_module()
         properties = torch.cuda.get_device_properties(0)
@@ -158,6 +167,17 @@ class Interpreter(Place):
         from alignd_kernels.ctc.gpu_padded import forced_align_on_gpu
 
         return forced_align_on_gpu(log_probs, targets, None, None, 0, 0.0, check)
+
+    def rnnt_loss(self, log_probs: Any, labels: Any, frames: Any, lengths: Any, compact: bool) -> Any:
+        from alignd_kernels.transducer.gpu_sum import costs_on_gpu, scatter_on_gpu
+
+        torch = peers.torch_module()
+        given = labels, frames.long(), lengths.long()
+        sums = costs_on_gpu(log_probs.detach(), *given)
+        zeros, ones = torch.zeros_like(log_probs), torch.ones_like(sums.costs)
+        slopes = scatter_on_gpu(sums.found, ones, zeros.detach(), *given, sums.statuses)
+        linear = (log_probs * slopes).sum()  # has the gradient of the sum of the costs
+        return sums.costs + (linear - linear.detach()) / len(sums.costs)
 
     def describe(self) -> dict[str, Any]:
         return {"name": "Triton's interpreter, no GPU: a rehearsal"}

@@ -60,13 +60,14 @@ def stages(request: Request) -> list[Stage]:
 
     return [
         wheels(request, variables),
-        python("machine", 40, "benchmarks.gpu.about", out, *mode),
+        python("machine", 35, "benchmarks.gpu.about", out, *mode),
         python("small-cases", 60, "benchmarks.gpu.small_cases", *mode),
         python("tests-kernels", 120, "benchmarks.gpu.suites", "kernels", out, *mode),
-        python("tests-engine", 150 if request.rehearse else 45, "benchmarks.gpu.suites", "engine", out, *mode),
-        python("memcheck", 50, "benchmarks.gpu.memcheck", *mode),
-        python("timings", 110, "benchmarks.gpu.timings", out, "--cases", request.cases, *mode),
-        python("engine", 35, "benchmarks.gpu.engine", out, *mode),
+        python("tests-engine", 150 if request.rehearse else 40, "benchmarks.gpu.suites", "engine", out, *mode),
+        python("memcheck", 45, "benchmarks.gpu.memcheck", *mode),
+        python("timings", 95, "benchmarks.gpu.timings", out, "--cases", request.cases, *mode),
+        python("rnnt", 90 if request.rehearse else 35, "benchmarks.gpu.rnnt", out, *mode),
+        python("engine", 30, "benchmarks.gpu.engine", out, *mode),
     ]
 
 

@@ -27,15 +27,33 @@ from alignd_kernels.ctc.gpu_padded import forced_align_on_gpu
 def forced_align(log_probs, targets):
     assert len(log_probs) == len(targets) == 1
     return forced_align_on_gpu(log_probs, targets, None, None, 0, 0.0, True)
+
+
+def rnnt_loss(logits, targets, logit_lengths, target_lengths, blank, reduction, fused_log_softmax):
+    from warp_rnnt import rnnt_loss as loss
+
+    assert (blank, reduction, fused_log_softmax) == (0, "none", False)
+    return loss(logits, targets, logit_lengths, target_lengths)
+'''
+
+WARP_RNNT = '''
+"""Stands in for warp-rnnt in a rehearsal."""
+
+from benchmarks.gpu.place import Interpreter
+
+
+def rnnt_loss(log_probs, labels, frames_lengths, labels_lengths, compact=False):
+    return Interpreter().rnnt_loss(log_probs, labels, frames_lengths, labels_lengths, compact)
 '''
 
 
 def write_peers(folder: Path) -> Path:
-    """Two checkouts in `folder`."""
+    """Checkouts in `folder`."""
     files = {
         "super-monotonic-align/super_monotonic_align/__init__.py": SUPER_MONOTONIC_ALIGN,
         "audio/torchaudio/__init__.py": "",
         "audio/torchaudio/functional.py": TORCHAUDIO,
+        "warp-rnnt/warp_rnnt/__init__.py": WARP_RNNT,
     }
     for name, text in files.items():
         path = folder / name

@@ -12,7 +12,7 @@ from benchmarks import report
 from benchmarks.gpu.stages import Outcome
 
 STEM = "summary"
-RESULTS = ("machine", "timings", "engine")
+RESULTS = ("machine", "timings", "engine", "rnnt")
 """Files of JSON that stages leave."""
 
 PARTS = ("staging", "copy in", "kernels", "copy out", "rest of align", "engine on top", "client on top")
@@ -41,7 +41,7 @@ def write(summary: dict[str, Any], out: Path) -> str:
 
 def markdown(summary: dict[str, Any]) -> Iterator[str]:
     """Stages, targets and tables."""
-    machine, timed, engine_times = (summary[name] for name in RESULTS)
+    machine, timed, engine_times, losses = (summary[name] for name in RESULTS)
     name = machine["device"]["name"] if machine else "unknown device"
     yield f"# alignd on {name}"
     yield ""
@@ -55,6 +55,8 @@ def markdown(summary: dict[str, Any]) -> Iterator[str]:
         yield from ["", report.machine_line(machine).replace("\n", "  \n"), "", "No timings."]
     if engine_times:
         yield from ["", *engine_table(engine_times)]
+    if losses:
+        yield from ["", *rnnt_table(losses)]
 
 
 def stage_table(stages: Sequence[dict[str, Any]]) -> Iterator[str]:
@@ -78,6 +80,26 @@ def engine_table(results: dict[str, Any]) -> list[str]:
         whole, rate = report.duration(record["medians"]["client"]), f"{record['items_per_s']:,.0f}"
         lines.append(f"| {record['name']} ({record['bytes'] / 1e6:.3g} MB) | {' | '.join(cells)} | {whole} | {rate} |")
     return lines
+
+
+def rnnt_table(results: dict[str, Any]) -> list[str]:
+    """Markdown: the transducer loss, a cell of warp-rnnt's table a row."""
+    unique = list(dict.fromkeys(name for cell in results["cells"] for name in cell))
+    lines = [
+        f"rnnt_loss, forward and backward; the target is {results['target']} times as fast as warp-rnnt",
+        "",
+        "| " + " | ".join(unique) + " |",
+        "|---" * len(unique) + "|",
+    ]
+    for cell in results["cells"]:
+        lines.append("| " + " | ".join(_shown(name, cell.get(name, "")) for name in unique) + " |")
+    return lines
+
+
+def _shown(name: str, value: Any) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.2f}" if " as fast as " in name else report.duration(value)
 
 
 def _signed(seconds: float) -> str:
