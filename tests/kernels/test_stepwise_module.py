@@ -45,6 +45,7 @@ def frame_by_frame(stay: Any, start: Any, first: int) -> Any:
     return torch.stack(found, 1)
 
 
+@torch.no_grad()
 def expected(
     made: Any, inputs: dict[str, Any], *, paper: bool = False, start: Any = None, threshold: float | None = None
 ) -> tuple[Any, Any, float, Any]:

@@ -132,7 +132,8 @@ def _entering(energies: FloatArray, form: Form) -> FloatArray:
     if form == "paper" or energies.size == 0:
         return energies.astype(np.float64)
     weights: FloatArray = np.exp(energies.astype(np.float64) - energies.max(1, keepdims=True))
-    return np.divide(weights, weights.sum(1, keepdims=True))
+    found: FloatArray = weights / weights.sum(1, keepdims=True)
+    return found
 
 
 def _start(S: int, initial: FloatArray | None) -> FloatArray:
