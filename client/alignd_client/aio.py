@@ -9,13 +9,19 @@ from alignd_client.attention import AsyncAttentionMethods
 from alignd_client.audio import AsyncAudioMethods
 from alignd_client.ctc import AsyncCtcMethods
 from alignd_client.errors import AlignError, ClientClosedError
+from alignd_client.latents import AsyncLatentsMethods
 from alignd_client.mas import AsyncMasMethods
 from alignd_client.options import ClientOptions
 from alignd_client.transducer import AsyncTransducerMethods
 
 
 class AsyncAlignClient(
-    AsyncMasMethods, AsyncCtcMethods, AsyncTransducerMethods, AsyncAttentionMethods, AsyncAudioMethods
+    AsyncMasMethods,
+    AsyncLatentsMethods,
+    AsyncCtcMethods,
+    AsyncTransducerMethods,
+    AsyncAttentionMethods,
+    AsyncAudioMethods,
 ):
     """`AlignClient` for asyncio: the same arguments, results and errors.
 

@@ -7,6 +7,7 @@ from alignd_client.attention import AttentionMethods
 from alignd_client.audio import AudioMethods
 from alignd_client.ctc import CtcMethods
 from alignd_client.errors import AlignError, ClientClosedError
+from alignd_client.latents import LatentsMethods
 from alignd_client.mas import MasMethods
 from alignd_client.options import ClientOptions
 from alignd_client.pipeline import Pipeline
@@ -14,7 +15,7 @@ from alignd_client.transducer import TransducerMethods
 from alignd_client.transport import GrpcTransport, Transport
 
 
-class AlignClient(MasMethods, CtcMethods, TransducerMethods, AttentionMethods, AudioMethods):
+class AlignClient(MasMethods, LatentsMethods, CtcMethods, TransducerMethods, AttentionMethods, AudioMethods):
     """Aligns token sequences with frames, by a server or in this process.
 
     One client serves any number of threads. It opens its connection on first use, in each process anew, so it may be

@@ -50,7 +50,7 @@ def warm_up(operations: Sequence[Any], devices: Sequence[Device]) -> None:
             _compile(operations, cpu, types)
     for device in devices:
         for operation in operations:
-            backends.warm_up(operation.room, device, sums=operation.sums)
+            backends.warm_up(operation.room, device, operation.kernels)
     _run(operations, devices, types)
 
 

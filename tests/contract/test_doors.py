@@ -116,6 +116,12 @@ def ctc_padded(client: Any) -> Any:
     return client.forced_align(batch, targets, [len(x) for x in log_probs], [3, 2, 3], star_score="max")
 
 
+def gaussians(dtype: Any = np.float32) -> list[Any]:
+    rng = np.random.default_rng(12)
+    shapes = [(int(S), int(S + more)) for S, more in zip(rng.integers(1, 20, 15), rng.integers(0, 40, 15))]
+    return [tuple(rng.standard_normal((n, 6)).astype(dtype) for n in (T, S, S)) for S, T in shapes]
+
+
 def lattices(dtype: Any = np.float32, items: int = 12) -> tuple[list[Any], list[Any]]:
     rng = np.random.default_rng(10)
     frames, labels = rng.integers(8, 30, items), [3, *rng.integers(0, 9, items - 1).tolist()]
@@ -202,6 +208,19 @@ SCENARIOS: dict[str, Callable[[Any], Any]] = {
     "a mask with a hole": masked(2, 3, 5, hole=True),
     "a mask of four dimensions": masked(2, 1, 3, 5),
     "a mask of another shape": masked(2, 5, 3),
+    "latents": lambda client: client.align_latents(gaussians()),
+    "latents with unit deviations": lambda client: client.align_latents([item[:2] for item in gaussians()]),
+    "latents float64": lambda client: client.align_latents(gaussians(np.float64)),
+    "latents with bad items": lambda client: client.align_latents(
+        [
+            (np.full((T, 4), value, np.float32), np.zeros((S, 4), np.float32))
+            for S, T, value in ((2, 5, 0), (2, 5, np.nan), (5, 2, 0), (0, 3, 0), (2, 5, 3e38))
+        ],
+        on_error="return",
+    ),
+    "maximum_path_from_latents": lambda client: client.maximum_path_from_latents(
+        *np.random.default_rng(13).standard_normal((2, 3, 9, 4)).astype(np.float32), None, [9, 8, 9], [2, 8, 9]
+    ),
     "forced_align": ctc_padded,
     "transducer": lambda client: client.align_transducer(*lattices()),
     "transducer with one symbol a frame": lambda client: client.align_transducer(*lattices(), modified=True),

@@ -104,6 +104,24 @@ def posteriors_requests(draw: st.DrawFn) -> wire.MasRequest:
 
 
 @st.composite
+def latents_requests(draw: st.DrawFn) -> wire.LatentsRequest:
+    items, data_type, C = draw(st.integers(1, 4)), draw(data_types), draw(st.integers(1, 3))
+    tokens, frames = lengths(draw, items), lengths(draw, items)
+    means = C * int(tokens.sum())
+    unit = means == 0 or draw(st.booleans())
+    sizes = (C * int(frames.sum()), means, 0 if unit else means)
+    arrays = [storage(draw, data_type, size) for size in sizes]
+    return wire.LatentsRequest(*arrays, data_type, tokens, frames, C, unit)
+
+
+@st.composite
+def latents_replies(draw: st.DrawFn) -> wire.LatentsReply:
+    given = draw(st.lists(statuses, max_size=4))
+    values = np.array(draw(st.lists(scores, min_size=len(given), max_size=len(given))), np.float64)
+    return wire.LatentsReply(tuple(given), int32s(draw, 3), values, draw(timings))
+
+
+@st.composite
 def attention_requests(draw: st.DrawFn) -> wire.AttentionRequest:
     items, data_type = draw(st.integers(1, 4)), draw(data_types)
     heads, tokens, frames = (lengths(draw, items) for _ in range(3))
@@ -162,6 +180,7 @@ REQUESTS: dict[str, tuple[Any, Any]] = {
     "transducer posteriors": (wire.TRANSDUCER_POSTERIORS, transducer_requests()),
     "mas posteriors": (wire.MAS_POSTERIORS, posteriors_requests()),
     "attention": (wire.ALIGN_ATTENTION, attention_requests()),
+    "latents": (wire.MAXIMUM_PATH_FROM_LATENTS, latents_requests()),
     "audio": (wire.ALIGN_AUDIO, st.builds(wire.AudioRequest, st.binary(max_size=50), words, words)),
     "info": (wire.GET_SERVER_INFO, st.just(wire.ServerInfoRequest())),
 }
@@ -173,6 +192,7 @@ REPLIES: dict[str, tuple[Any, Any]] = {
     "transducer posteriors": (wire.TRANSDUCER_POSTERIORS, posteriors_replies()),
     "mas posteriors": (wire.MAS_POSTERIORS, posteriors_replies()),
     "attention": (wire.ALIGN_ATTENTION, attention_replies()),
+    "latents": (wire.MAXIMUM_PATH_FROM_LATENTS, latents_replies()),
     "audio": (
         wire.ALIGN_AUDIO,
         st.builds(
@@ -258,6 +278,7 @@ MESSAGES: dict[str, Any] = {
     "transducer posteriors": pb.TransducerPosteriorsRequest,
     "mas posteriors": pb.MasPosteriorsRequest,
     "attention": pb.AlignAttentionRequest,
+    "latents": pb.MaximumPathFromLatentsRequest,
 }
 huge = st.integers(-(2**63), 2**63 - 1) | st.integers(-2, 3) | st.sampled_from([2**31, 2**32, 2**62])
 huge_arcs = {
@@ -272,6 +293,14 @@ huge_values = {
     "values": st.binary(max_size=9),
 }
 HUGE_FIELDS = {
+    "latents": {
+        "tokens": st.lists(huge, max_size=3),
+        "frames": st.lists(huge, max_size=3),
+        "channels": huge,
+        "latents": st.binary(max_size=9),
+        "means": st.binary(max_size=9),
+        "log_sigmas": st.binary(max_size=9),
+    },
     "attention": {
         "heads": st.lists(huge, max_size=3),
         "tokens": st.lists(huge, max_size=3),
@@ -313,6 +342,11 @@ def decode(rpc: Any, message: bytes) -> None:
         assert len(request.frames) == len(request.labels)
         assert request.frames.min() >= 0 <= request.labels.min()
         assert request.labels.sum() <= len(request.arcs) + (1 << 20)
+    if isinstance(request, wire.LatentsRequest):
+        assert request.channels >= 1
+        assert request.frames.sum() * request.channels == len(request.latents)
+        assert request.tokens.sum() * request.channels == len(request.means)
+        assert len(request.log_sigmas) == (0 if request.unit else len(request.means))
     if isinstance(request, wire.AttentionRequest):
         assert (request.heads * request.tokens * request.frames).sum() == len(request.attention)
         lengths = np.array([request.heads, request.tokens, request.frames])
@@ -446,8 +480,9 @@ def test_star_max_said_to_be_false_is_the_default() -> None:
         (wire.TRANSDUCER_POSTERIORS, pb.TransducerPosteriorsRequest(frames=[0] * 9, labels=[0] * 9)),
         (wire.MAS_POSTERIORS, pb.MasPosteriorsRequest(tokens=[0] * 9, frames=[0] * 9)),
         (wire.ALIGN_ATTENTION, pb.AlignAttentionRequest(heads=[0] * 9, tokens=[0] * 9, frames=[0] * 9)),
+        (wire.MAXIMUM_PATH_FROM_LATENTS, pb.MaximumPathFromLatentsRequest(tokens=[0] * 9, frames=[0] * 9)),
     ],
-    ids=["mas", "ctc", "transducer", "transducer posteriors", "mas posteriors", "attention"],
+    ids=["mas", "ctc", "transducer", "transducer posteriors", "mas posteriors", "attention", "latents"],
 )
 def test_more_items_than_asked_for(rpc: Any, message: Any) -> None:
     with pytest.raises(wire.MalformedRequestError, match="9 items in a request, over the limit of 8"):

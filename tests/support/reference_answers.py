@@ -8,6 +8,7 @@ import numpy as np
 from alignd import wire
 from alignd_kernels.ctc import reference as ctc
 from alignd_kernels.dtypes import DType, widen
+from alignd_kernels.mas import latents
 from alignd_kernels.mas import reference as mas
 from alignd_kernels.mas import soft_reference as soft_mas
 from alignd_kernels.status import Status
@@ -33,6 +34,22 @@ def maximum_path(request: wire.MasRequest) -> wire.MasReply:
         tuple(status_of(status, "values") for status, _, _ in answers),
         np.concatenate([durations for _, durations, _ in answers]),
         np.zeros(0, np.int32),
+        np.array([score for _, _, score in answers]),
+    )
+
+
+def maximum_path_from_latents(request: wire.LatentsRequest) -> wire.LatentsReply:
+    """By the lattice in float64."""
+    C, S, T = request.channels, request.tokens.tolist(), request.frames.tolist()
+    z = matrices(request.latents, request.data_type, [(frames, C) for frames in T])
+    means = matrices(request.means, request.data_type, [(tokens, C) for tokens in S])
+    sigmas = [None] * len(S)
+    if not request.unit:
+        sigmas = matrices(request.log_sigmas, request.data_type, [(tokens, C) for tokens in S])
+    answers = [mas.maximum_path(latents.reference_lattice(*item)) for item in zip(z, means, sigmas)]
+    return wire.LatentsReply(
+        tuple(status_of(status, "latents") for status, _, _ in answers),
+        np.concatenate([durations for _, durations, _ in answers]),
         np.array([score for _, _, score in answers]),
     )
 
@@ -121,6 +138,7 @@ def align_audio(request: wire.AudioRequest) -> wire.AudioReply:
 
 ANSWERS: dict[str, Callable[[Any], Any]] = {
     "MaximumPath": maximum_path,
+    "MaximumPathFromLatents": maximum_path_from_latents,
     "MasPosteriors": mas_posteriors,
     "ForcedAlign": forced_align,
     "TransducerAlign": transducer_align,
@@ -129,6 +147,7 @@ ANSWERS: dict[str, Callable[[Any], Any]] = {
 }
 ALIGNMENTS: tuple[wire.Rpc[Any, Any], ...] = (
     wire.MAXIMUM_PATH,
+    wire.MAXIMUM_PATH_FROM_LATENTS,
     wire.MAS_POSTERIORS,
     wire.FORCED_ALIGN,
     wire.TRANSDUCER_ALIGN,

@@ -250,6 +250,36 @@ class AlignAttentionResponse(_message.Message):
     timing: Timing
     def __init__(self, statuses: _Optional[_Iterable[_Union[ItemStatus, _Mapping]]] = ..., heads: _Optional[bytes] = ..., focus_rates: _Optional[bytes] = ..., starts: _Optional[bytes] = ..., ends: _Optional[bytes] = ..., scores: _Optional[_Iterable[float]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ...) -> None: ...
 
+class MaximumPathFromLatentsRequest(_message.Message):
+    __slots__ = ("tokens", "frames", "channels", "data_type", "latents", "means", "log_sigmas")
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    FRAMES_FIELD_NUMBER: _ClassVar[int]
+    CHANNELS_FIELD_NUMBER: _ClassVar[int]
+    DATA_TYPE_FIELD_NUMBER: _ClassVar[int]
+    LATENTS_FIELD_NUMBER: _ClassVar[int]
+    MEANS_FIELD_NUMBER: _ClassVar[int]
+    LOG_SIGMAS_FIELD_NUMBER: _ClassVar[int]
+    tokens: _containers.RepeatedScalarFieldContainer[int]
+    frames: _containers.RepeatedScalarFieldContainer[int]
+    channels: int
+    data_type: DataType
+    latents: bytes
+    means: bytes
+    log_sigmas: bytes
+    def __init__(self, tokens: _Optional[_Iterable[int]] = ..., frames: _Optional[_Iterable[int]] = ..., channels: _Optional[int] = ..., data_type: _Optional[_Union[DataType, str]] = ..., latents: _Optional[bytes] = ..., means: _Optional[bytes] = ..., log_sigmas: _Optional[bytes] = ...) -> None: ...
+
+class MaximumPathFromLatentsResponse(_message.Message):
+    __slots__ = ("statuses", "durations", "scores", "timing")
+    STATUSES_FIELD_NUMBER: _ClassVar[int]
+    DURATIONS_FIELD_NUMBER: _ClassVar[int]
+    SCORES_FIELD_NUMBER: _ClassVar[int]
+    TIMING_FIELD_NUMBER: _ClassVar[int]
+    statuses: _containers.RepeatedCompositeFieldContainer[ItemStatus]
+    durations: bytes
+    scores: _containers.RepeatedScalarFieldContainer[float]
+    timing: Timing
+    def __init__(self, statuses: _Optional[_Iterable[_Union[ItemStatus, _Mapping]]] = ..., durations: _Optional[bytes] = ..., scores: _Optional[_Iterable[float]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ...) -> None: ...
+
 class MasPosteriorsRequest(_message.Message):
     __slots__ = ("tokens", "frames", "data_type", "values")
     TOKENS_FIELD_NUMBER: _ClassVar[int]

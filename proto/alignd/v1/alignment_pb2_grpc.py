@@ -51,6 +51,11 @@ class AlignmentServiceStub(object):
                 request_serializer=alignd_dot_v1_dot_alignment__pb2.AlignAttentionRequest.SerializeToString,
                 response_deserializer=alignd_dot_v1_dot_alignment__pb2.AlignAttentionResponse.FromString,
                 )
+        self.MaximumPathFromLatents = channel.unary_unary(
+                '/alignd.v1.AlignmentService/MaximumPathFromLatents',
+                request_serializer=alignd_dot_v1_dot_alignment__pb2.MaximumPathFromLatentsRequest.SerializeToString,
+                response_deserializer=alignd_dot_v1_dot_alignment__pb2.MaximumPathFromLatentsResponse.FromString,
+                )
         self.MasPosteriors = channel.unary_unary(
                 '/alignd.v1.AlignmentService/MasPosteriors',
                 request_serializer=alignd_dot_v1_dot_alignment__pb2.MasPosteriorsRequest.SerializeToString,
@@ -118,6 +123,13 @@ class AlignmentServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def MaximumPathFromLatents(self, request, context):
+        """Monotonic alignment search over the Gaussian log-likelihoods of latents (Glow-TTS, VITS), which never travel.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def MasPosteriors(self, request, context):
         """The probability of each token in each frame, over all monotonic paths, and the log-likelihood.
         """
@@ -166,6 +178,11 @@ def add_AlignmentServiceServicer_to_server(servicer, server):
                     servicer.AlignAttention,
                     request_deserializer=alignd_dot_v1_dot_alignment__pb2.AlignAttentionRequest.FromString,
                     response_serializer=alignd_dot_v1_dot_alignment__pb2.AlignAttentionResponse.SerializeToString,
+            ),
+            'MaximumPathFromLatents': grpc.unary_unary_rpc_method_handler(
+                    servicer.MaximumPathFromLatents,
+                    request_deserializer=alignd_dot_v1_dot_alignment__pb2.MaximumPathFromLatentsRequest.FromString,
+                    response_serializer=alignd_dot_v1_dot_alignment__pb2.MaximumPathFromLatentsResponse.SerializeToString,
             ),
             'MasPosteriors': grpc.unary_unary_rpc_method_handler(
                     servicer.MasPosteriors,
@@ -286,6 +303,23 @@ class AlignmentService(object):
         return grpc.experimental.unary_unary(request, target, '/alignd.v1.AlignmentService/AlignAttention',
             alignd_dot_v1_dot_alignment__pb2.AlignAttentionRequest.SerializeToString,
             alignd_dot_v1_dot_alignment__pb2.AlignAttentionResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def MaximumPathFromLatents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/alignd.v1.AlignmentService/MaximumPathFromLatents',
+            alignd_dot_v1_dot_alignment__pb2.MaximumPathFromLatentsRequest.SerializeToString,
+            alignd_dot_v1_dot_alignment__pb2.MaximumPathFromLatentsResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
 

@@ -9,6 +9,7 @@ from alignd.wire.attention import ALIGN_ATTENTION, AttentionMode, AttentionReply
 from alignd.wire.audio import ALIGN_AUDIO, AlignedSymbol, AudioReply, AudioRequest
 from alignd.wire.ctc import FORCED_ALIGN, STAR, CtcReply, CtcRequest
 from alignd.wire.info import GET_SERVER_INFO, Device, Limits, Model, ServerInfo, ServerInfoRequest
+from alignd.wire.latents import MAXIMUM_PATH_FROM_LATENTS, LatentsReply, LatentsRequest
 from alignd.wire.mas import MAS_POSTERIORS, MAXIMUM_PATH, MasReply, MasRequest
 from alignd.wire.posteriors import PosteriorsReply
 from alignd.wire.rpc import BYTES_METADATA, OK, SERVICE, ItemCode, ItemStatus, MalformedRequestError, Rpc, Timing
@@ -27,6 +28,7 @@ __all__ = [
     "GET_SERVER_INFO",
     "MAS_POSTERIORS",
     "MAXIMUM_PATH",
+    "MAXIMUM_PATH_FROM_LATENTS",
     "OK",
     "SERVICE",
     "STAR",
@@ -44,6 +46,8 @@ __all__ = [
     "Device",
     "ItemCode",
     "ItemStatus",
+    "LatentsReply",
+    "LatentsRequest",
     "Limits",
     "MalformedRequestError",
     "MasReply",

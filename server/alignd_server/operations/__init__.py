@@ -3,6 +3,7 @@
 from typing import Any
 
 from alignd_server.operations.ctc import CtcOperation
+from alignd_server.operations.latents import LatentsOperation
 from alignd_server.operations.mas import MasOperation
 from alignd_server.operations.mas_posteriors import MasPosteriorsOperation
 from alignd_server.operations.transducer import TransducerOperation, TransducerPosteriorsOperation
@@ -14,6 +15,7 @@ def alignments() -> list[Any]:
     """All operations on ragged batches."""
     return [
         MasOperation(),
+        LatentsOperation(),
         MasPosteriorsOperation(),
         CtcOperation(),
         TransducerOperation(),

@@ -1,5 +1,5 @@
 """The kernels of a family that a device runs: `alignd_kernels.<room>.cpu` or `.gpu` for best paths, `.cpu_sum` or
-`.gpu_sum` for sums over all paths."""
+`.gpu_sum` for sums over all paths, and so on."""
 
 import functools
 import importlib
@@ -13,9 +13,9 @@ from alignd.wire.arrays import Buffers, DeviceArray, pieces
 from alignd_server.device import Device
 
 
-def backend(room: str, device: Device, *, sums: bool = False) -> ModuleType:
+def backend(room: str, device: Device, suffix: str = "") -> ModuleType:
     """Imported when first used: the GPU's needs torch and Triton."""
-    return _module(room, ("gpu" if device.torch_device else "cpu") + "_sum" * sums)
+    return _module(room, ("gpu" if device.torch_device else "cpu") + suffix)
 
 
 @functools.cache
@@ -47,11 +47,11 @@ def _wait_for(payloads: Sequence[Buffers]) -> None:
         event.wait()
 
 
-def warm_up(room: str, device: Device, *, sums: bool = False) -> None:
+def warm_up(room: str, device: Device, suffix: str = "") -> None:
     """Compile, or load, what a GPU's kernels are launched as: also what only long items need."""
     if device.torch_device and device.torch_device.startswith("cuda"):
         with _own_stream(device.torch_device):
-            backend(room, device, sums=sums).warm_up(device.torch_device)
+            backend(room, device, suffix).warm_up(device.torch_device)
 
 
 _local = threading.local()

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Sequence
 from functools import partial
+from types import ModuleType
 from typing import Any, Final, Generic, TypeVar
 
 from alignd.wire import DataType, ItemStatus, Rpc
@@ -28,8 +29,8 @@ class FamilyOperation(ABC, Generic[Request, Reply]):
         rpc: the contract's.
         ragged: how its items lie.
         room: of `alignd_kernels`.
-        sums: whether it is a sum over all paths, `posteriors` of the room's `cpu_sum` or `gpu_sum`, not `align` of its
-            `cpu` or `gpu`. Either takes a batch and gives `statuses`, `scores`, `kernel_ns` and, end to end, an array
+        kernels: what follows `cpu` or `gpu` in the name of the room's module; `_sum` for sums over all paths.
+        function: of that module: takes a batch and gives `statuses`, `scores`, `kernel_ns` and, end to end, an array
             under the name of each of the reply's.
         fields: the request's field at fault for a status; the payload for what is not listed.
     """
@@ -38,7 +39,8 @@ class FamilyOperation(ABC, Generic[Request, Reply]):
     rpc: Rpc[Request, Reply]
     ragged: Ragged[Request, Reply]
     room: str
-    sums: bool = False
+    kernels: str = ""
+    function: str = "align"
     fields: dict[Status, str] = FRAMES_AT_FAULT
 
     @abstractmethod
@@ -56,6 +58,10 @@ class FamilyOperation(ABC, Generic[Request, Reply]):
     def reason(self, request: Request, item: int, status: Status) -> str:
         """One sentence on why an item failed."""
 
+    def module(self, device: Device) -> ModuleType:
+        """The backend that the device runs."""
+        return backends.backend(self.room, device, self.kernels)
+
     def key(self, request: Request) -> Hashable:
         return (request.data_type.value, self.name, on_device(self.ragged.payload(request)), self.launch_key(request))
 
@@ -67,12 +73,11 @@ class FamilyOperation(ABC, Generic[Request, Reply]):
         return self.ragged.nbytes(request)
 
     def cost(self, request: Request, device: Device) -> Cost:
-        kernels = backends.backend(self.room, device, sums=self.sums)
+        kernels = self.module(device)
         return cost_of(self.cells(request), kernels.scratch_bytes(self.batch([request])), self.payload_bytes(request))
 
     def run(self, requests: Sequence[Request], device: Device, *, alone: bool) -> Launch[Reply]:
-        module = backends.backend(self.room, device, sums=self.sums)
-        kernels = module.posteriors if self.sums else module.align
+        kernels = getattr(self.module(device), self.function)
         payloads = [self.ragged.payload(request) for request in requests]
         result = backends.run(kernels, self.batch(requests), device, alone, payloads)
         items = shares(requests, len)

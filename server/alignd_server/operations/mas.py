@@ -38,7 +38,7 @@ class MasOperation:
 
     name = "mas"
     room = "mas"
-    sums = False
+    kernels = ""
     rpc = MAXIMUM_PATH
 
     def example(self, data_type: DataType) -> MasRequest:

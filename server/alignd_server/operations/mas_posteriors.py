@@ -20,7 +20,8 @@ class MasPosteriorsOperation(FamilyOperation[MasRequest, PosteriorsReply]):
     rpc = MAS_POSTERIORS
     ragged = MAS_NODES
     room = "mas"
-    sums = True
+    kernels = "_sum"
+    function = "posteriors"
 
     def example(self, data_type: DataType) -> MasRequest:
         one = np.ones(1, np.int64)

@@ -64,4 +64,5 @@ class TransducerPosteriorsOperation(_TransducerOperation[PosteriorsReply]):
     name = "transducer_posteriors"
     rpc = TRANSDUCER_POSTERIORS
     ragged = TRANSDUCER_NODES
-    sums = True
+    kernels = "_sum"
+    function = "posteriors"
