@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 
 from benchmarks import (
+    cases_attention,
     cases_ctc,
     cases_doors,
     cases_mas,
@@ -22,6 +23,7 @@ def all_cases() -> Iterator[Case]:
     yield from cases_transducer.cases()
     yield from cases_rnnt_loss.cases()
     yield from cases_stepwise.cases()
+    yield from cases_attention.cases()
     yield from cases_doors.cases()
     yield from _gpu_cases()
 

@@ -16,7 +16,7 @@ def align(batch: AttentionBatch, device: str = "cpu", pool: "WorkerPool | None" 
 
     Args:
         batch: arrays in host memory.
-        device: "cpu".
+        device: "cpu"; no other one has kernels for these maps.
         pool: shares a large batch among threads; None does all on the calling thread.
 
     Raises:

@@ -114,10 +114,11 @@ def _raise_if_failed(statuses: list[int], batch: AttentionBatch) -> None:
 
     bad = {index: Status(status) for index, status in enumerate(statuses) if status != Status.OK}
     if bad:
-        sizes = {index: [int(sizes[index]) for sizes in (batch.heads, batch.tokens, batch.frames)] for index in bad}
-        raise InvalidItemsError(
-            bad, {index: reason(status, *sizes[index], batch.mode) for index, status in bad.items()}
-        )
+        reasons = {}
+        for index, status in bad.items():
+            heads, tokens, frames = (int(sizes[index]) for sizes in (batch.heads, batch.tokens, batch.frames))
+            reasons[index] = reason(status, heads, tokens, frames, batch.mode)
+        raise InvalidItemsError(bad, reasons)
 
 
 def _where_it_lies(storage: npt.NDArray[np.generic]) -> tuple[npt.NDArray[np.generic], tuple[int, int, int]]:
