@@ -81,19 +81,18 @@ class AttentionContents:
 
 
 class AttentionFamily:
-    """Takes [H, S, T] arrays, or items that are prepared already. Tensors on `device`, as torch calls it, stay."""
+    """Takes [H, S, T] arrays, or items that are prepared already."""
 
     rpc: Rpc[AttentionRequest, AttentionReply] = ALIGN_ATTENTION
     items_per_request = 1 << 30
     blocks = False
 
-    def __init__(self, mode: Mode = "mas", log: bool = False, device: str | None = None) -> None:
+    def __init__(self, mode: Mode = "mas", log: bool = False) -> None:
         try:
             self.mode = AttentionMode(mode)
         except ValueError:
             raise InvalidRequestError("mode", f'must be "mas", "dtw" or "stepwise", not {mode!r}') from None
         self.log = bool(log)
-        self.device = device
 
     def borrows(self, raws: Any) -> bool:
         return exists_whole(raws)
@@ -104,7 +103,7 @@ class AttentionFamily:
     def prepare(self, raw: Any, borrow: bool) -> AttentionItem:
         if isinstance(raw, AttentionItem):
             return raw
-        array, data_type = scores(raw, "each item", "heads, tokens, frames", self.device)
+        array, data_type = scores(raw, "each item", "heads, tokens, frames")
         heads, tokens, frames = array.shape
         return AttentionItem(flat(array, borrow), data_type, heads, tokens, frames, Kind.of(raw))
 
@@ -187,7 +186,7 @@ class AttentionMethods(Methods):
             log: align by the logarithms of the values, not by the values as they are.
             on_error: "raise" or "return", see the class.
         """
-        return self._results(AttentionFamily(mode, log, self._transport.torch_device), attention, on_error)
+        return self._results(AttentionFamily(mode, log), attention, on_error)
 
 
 class AsyncAttentionMethods(AsyncMethods):
@@ -197,4 +196,4 @@ class AsyncAttentionMethods(AsyncMethods):
         self, attention: Items, *, mode: Mode = "mas", log: bool = False, on_error: OnError = "raise"
     ) -> AsyncGenerator[AttentionAlignment, None]:
         """See `AlignClient.align_attention`."""
-        return self._results(AttentionFamily(mode, log, self._transport.torch_device), attention, on_error)
+        return self._results(AttentionFamily(mode, log), attention, on_error)

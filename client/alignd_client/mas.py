@@ -193,7 +193,7 @@ class MasMethods(Methods):
     def mas_posteriors(self, values: Iterable[Any], *, on_error: OnError = "raise") -> Iterator[Posteriors]:
         """How probable each token is in each frame, [tokens, frames], over all monotonic paths, and their
         log-likelihoods: the soft alignment (Badlani et al. 2022). Arguments as for `align_mas`."""
-        return self._results(MasPosteriorsFamily(self._transport.torch_device), values, on_error)
+        return self._results(MasPosteriorsFamily(), values, on_error)
 
 
 class AsyncMasMethods(AsyncMethods):
@@ -211,4 +211,4 @@ class AsyncMasMethods(AsyncMethods):
 
     def mas_posteriors(self, values: Items, *, on_error: OnError = "raise") -> AsyncGenerator[Posteriors, None]:
         """See `AlignClient.mas_posteriors`."""
-        return self._results(MasPosteriorsFamily(self._transport.torch_device), values, on_error)
+        return self._results(MasPosteriorsFamily(), values, on_error)

@@ -116,6 +116,15 @@ def ctc_padded(client: Any) -> Any:
     return client.forced_align(batch, targets, [len(x) for x in log_probs], [3, 2, 3], star_score="max")
 
 
+BAD_MAPS = [((2, 2, 5), 0.5), ((2, 2, 5), np.nan), ((1, 5, 2), 0.5), ((0, 2, 2), 0), ((1, 2, 5), -np.inf)]
+
+
+def attention(dtype: Any = np.float32) -> list[Any]:
+    rng = np.random.default_rng(14)
+    shapes = zip(rng.integers(1, 5, 12), rng.integers(1, 12, 12), rng.integers(12, 50, 12))
+    return [rng.dirichlet(np.ones(int(S)), (int(H), int(T))).transpose(0, 2, 1).astype(dtype) for H, S, T in shapes]
+
+
 def gaussians(dtype: Any = np.float32) -> list[Any]:
     rng = np.random.default_rng(12)
     shapes = [(int(S), int(S + more)) for S, more in zip(rng.integers(1, 20, 15), rng.integers(0, 40, 15))]
@@ -221,6 +230,15 @@ SCENARIOS: dict[str, Callable[[Any], Any]] = {
     "maximum_path_from_latents": lambda client: client.maximum_path_from_latents(
         *np.random.default_rng(13).standard_normal((2, 3, 9, 4)).astype(np.float32), None, [9, 8, 9], [2, 8, 9]
     ),
+    "attention": lambda client: client.align_attention(attention()),
+    "attention by its logarithm": lambda client: client.align_attention(attention(), log=True),
+    "attention in half precision": lambda client: client.align_attention(attention(np.float16), mode="dtw"),
+    "attention warped": lambda client: client.align_attention(attention(), mode="dtw", log=True),
+    "attention as a walk": lambda client: client.align_attention(attention(), mode="stepwise"),
+    "attention as a walk by logarithms": lambda client: client.align_attention(attention(), mode="stepwise", log=True),
+    "attention with bad items": lambda client: client.align_attention(
+        [np.full(shape, value, np.float32) for shape, value in BAD_MAPS], on_error="return"
+    ),
     "forced_align": ctc_padded,
     "transducer": lambda client: client.align_transducer(*lattices()),
     "transducer with one symbol a frame": lambda client: client.align_transducer(*lattices(), modified=True),
@@ -267,6 +285,7 @@ def test_all_doors_answer_alike(doors: dict[str, Any], scenario: Callable[[Any],
 
 
 BAD = {
+    "attention as a walk by logarithms": (InvalidRequestError, "log: a stepwise walk"),
     "mas that raises": (InvalidItemError, "NaN or \\+inf"),
     "maximum_path with bad items": (InvalidItemsError, "2 of 4"),
     "a mask with a hole": (InvalidRequestError, "item 0"),

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from alignd import wire
+from alignd_kernels.attention import reference as attention
 from alignd_kernels.ctc import reference as ctc
 from alignd_kernels.dtypes import DType, widen
 from alignd_kernels.mas import latents
@@ -119,6 +120,19 @@ def transducer_posteriors(request: wire.TransducerRequest) -> wire.PosteriorsRep
     )
 
 
+def align_attention(request: wire.AttentionRequest) -> wire.AttentionReply:
+    shapes = list(zip(request.heads.tolist(), request.tokens.tolist(), request.frames.tolist()))
+    rows = matrices(request.attention, request.data_type, [(H, S * T) for H, S, T in shapes])
+    maps = [row.reshape(shape) for row, shape in zip(rows, shapes)]
+    answers = [attention.align(x, request.mode.value, request.log, np.float32) for x in maps]
+    return wire.AttentionReply(
+        tuple(status_of(answer[0], "attention") for answer in answers),
+        np.array([answer[1] for answer in answers], np.int32),
+        *(np.concatenate([answer[place] for answer in answers]) for place in (2, 3, 4)),
+        np.array([answer[5] for answer in answers]),
+    )
+
+
 def align_audio(request: wire.AudioRequest) -> wire.AudioReply:
     """A byte is a millisecond, and each letter lasts as long as the next."""
     seconds = len(request.audio) / 1000
@@ -143,6 +157,7 @@ ANSWERS: dict[str, Callable[[Any], Any]] = {
     "ForcedAlign": forced_align,
     "TransducerAlign": transducer_align,
     "TransducerPosteriors": transducer_posteriors,
+    "AlignAttention": align_attention,
     "AlignAudio": align_audio,
 }
 ALIGNMENTS: tuple[wire.Rpc[Any, Any], ...] = (
@@ -152,6 +167,7 @@ ALIGNMENTS: tuple[wire.Rpc[Any, Any], ...] = (
     wire.FORCED_ALIGN,
     wire.TRANSDUCER_ALIGN,
     wire.TRANSDUCER_POSTERIORS,
+    wire.ALIGN_ATTENTION,
     wire.ALIGN_AUDIO,
 )
 RPCS = {rpc.name: rpc for rpc in (*ALIGNMENTS, wire.GET_SERVER_INFO)}

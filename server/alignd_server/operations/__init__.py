@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from alignd_server.operations.attention import AttentionOperation
 from alignd_server.operations.ctc import CtcOperation
 from alignd_server.operations.latents import LatentsOperation
 from alignd_server.operations.mas import MasOperation
@@ -20,4 +21,5 @@ def alignments() -> list[Any]:
         CtcOperation(),
         TransducerOperation(),
         TransducerPosteriorsOperation(),
+        AttentionOperation(),
     ]

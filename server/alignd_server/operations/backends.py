@@ -3,8 +3,9 @@
 
 import functools
 import importlib
+import importlib.util
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from types import ModuleType
 from typing import Any
@@ -15,7 +16,17 @@ from alignd_server.device import Device
 
 def backend(room: str, device: Device, suffix: str = "") -> ModuleType:
     """Imported when first used: the GPU's needs torch and Triton."""
-    return _module(room, ("gpu" if device.torch_device else "cpu") + suffix)
+    return _module(room, ("gpu" if on_gpu(room, device, suffix) else "cpu") + suffix)
+
+
+def on_gpu(room: str, device: Device, suffix: str = "") -> bool:
+    """Whether the kernels run on the device itself. What has none for a GPU yet runs on the host's processors."""
+    return device.torch_device is not None and _exists(f"alignd_kernels.{room}.gpu{suffix}")
+
+
+@functools.cache
+def _exists(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
 
 
 @functools.cache
@@ -23,17 +34,28 @@ def _module(room: str, name: str) -> ModuleType:
     return importlib.import_module(f"alignd_kernels.{room}.{name}")
 
 
-def run(kernels: Callable[..., Any], batch: Any, device: Device, alone: bool, payloads: Sequence[Buffers]) -> Any:
+def run(
+    room: str,
+    suffix: str,
+    function: str,
+    batch: Any,
+    device: Device,
+    alone: bool,
+    payloads: Sequence[Buffers],
+) -> Any:
     """One launch, on the calling thread's own stream.
 
     Args:
-        kernels: function of a backend of this device.
+        room: of `alignd_kernels`.
+        suffix: of the name of its module.
+        function: of that module.
         batch: what it takes.
         device: where to.
         alone: leave the pool of the CPU's threads to others.
         payloads: what the batch was made of: on a GPU, those that lie there are waited for there.
     """
-    if device.torch_device is None:
+    kernels = getattr(backend(room, device, suffix), function)
+    if device.torch_device is None or not on_gpu(room, device, suffix):
         return kernels(batch, None if alone else device.pool)
     with _own_stream(device.torch_device):
         _wait_for(payloads)
@@ -49,7 +71,7 @@ def _wait_for(payloads: Sequence[Buffers]) -> None:
 
 def warm_up(room: str, device: Device, suffix: str = "") -> None:
     """Compile, or load, what a GPU's kernels are launched as: also what only long items need."""
-    if device.torch_device and device.torch_device.startswith("cuda"):
+    if device.torch_device and device.torch_device.startswith("cuda") and on_gpu(room, device, suffix):
         with _own_stream(device.torch_device):
             backend(room, device, suffix).warm_up(device.torch_device)
 

@@ -3,7 +3,6 @@
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Sequence
 from functools import partial
-from types import ModuleType
 from typing import Any, Final, Generic, TypeVar
 
 from alignd.wire import DataType, ItemStatus, Rpc
@@ -58,10 +57,6 @@ class FamilyOperation(ABC, Generic[Request, Reply]):
     def reason(self, request: Request, item: int, status: Status) -> str:
         """One sentence on why an item failed."""
 
-    def module(self, device: Device) -> ModuleType:
-        """The backend that the device runs."""
-        return backends.backend(self.room, device, self.kernels)
-
     def key(self, request: Request) -> Hashable:
         return (request.data_type.value, self.name, on_device(self.ragged.payload(request)), self.launch_key(request))
 
@@ -73,13 +68,13 @@ class FamilyOperation(ABC, Generic[Request, Reply]):
         return self.ragged.nbytes(request)
 
     def cost(self, request: Request, device: Device) -> Cost:
-        kernels = self.module(device)
+        kernels = backends.backend(self.room, device, self.kernels)
         return cost_of(self.cells(request), kernels.scratch_bytes(self.batch([request])), self.payload_bytes(request))
 
     def run(self, requests: Sequence[Request], device: Device, *, alone: bool) -> Launch[Reply]:
-        kernels = getattr(self.module(device), self.function)
         payloads = [self.ragged.payload(request) for request in requests]
-        result = backends.run(kernels, self.batch(requests), device, alone, payloads)
+        batch = self.batch(requests)
+        result = backends.run(self.room, self.kernels, self.function, batch, device, alone, payloads)
         items = shares(requests, len)
         columns = self.ragged.outputs
         parts = [shares(requests, column.total) for column in columns]

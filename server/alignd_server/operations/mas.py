@@ -64,8 +64,7 @@ class MasOperation:
 
     def run(self, requests: Sequence[MasRequest], device: Device, *, alone: bool) -> Launch[MasReply]:
         batch = _batch(requests, device)
-        align = backends.backend("mas", device).align
-        result = backends.run(align, batch, device, alone, [request.values for request in requests])
+        result = backends.run("mas", "", "align", batch, device, alone, [request.values for request in requests])
         if len(requests) == 1:
             return Launch([_reply(requests[0], result.statuses, result.durations, result.scores)], result.kernel_ns)
         items = shares(requests, len)
