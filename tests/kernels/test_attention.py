@@ -17,6 +17,8 @@ from alignd_kernels import attention
 from alignd_kernels.attention import cpu, reference
 from alignd_kernels.attention.batch import MODES, AttentionBatch, AttentionResult
 from alignd_kernels.dtypes import DType, widen
+from alignd_kernels.mas import cpu as mas_cpu
+from alignd_kernels.mas.batch import MasBatch
 from alignd_kernels.ragged import offsets_of
 from alignd_kernels.status import InvalidItemsError, Status
 from alignd_kernels.threads import WorkerPool
@@ -185,8 +187,13 @@ def test_no_items_and_negative_lengths() -> None:
 def test_scratch_is_stated(mode: str, log: bool) -> None:
     items = [np.ones((3, 64, 200)), np.ones((0, 5, 5)), np.ones((1, 9, 4))]
     need = cpu.scratch_bytes(attention_batch(items, DType.FLOAT32, mode, log))
-    assert need[0] >= 8 * 200 * 4 + log * 64 * 200 * 4
-    assert need[0] < 64 * 200 * 5
+    one = np.ones(1, np.int64)
+    warp = 8 * 2 * 231 + 4 * (64 + 2 * 200 + 2176)
+    search = mas_cpu.scratch_bytes(
+        MasBatch(np.zeros(0, np.float32), DType.FLOAT32, one, 64 * one, 200 * one, 200 * one)
+    )
+    own = {"mas": search[0], "dtw": warp, "stepwise": 0}[mode]
+    assert need[0] == 8 * 200 * 4 + log * 64 * 200 * 4 + own
     assert need[1] == 0
     assert (need[2] == 0) == (mode == "mas")
 
