@@ -65,9 +65,9 @@ def stages(request: Request) -> list[Stage]:
         python("tests-kernels", 120, "benchmarks.gpu.suites", "kernels", out, *mode),
         python("tests-engine", 150 if request.rehearse else 40, "benchmarks.gpu.suites", "engine", out, *mode),
         python("memcheck", 45, "benchmarks.gpu.memcheck", *mode),
-        python("timings", 95, "benchmarks.gpu.timings", out, "--cases", request.cases, *mode),
+        python("timings", 90, "benchmarks.gpu.timings", out, "--cases", request.cases, *mode),
         python("rnnt", 90 if request.rehearse else 35, "benchmarks.gpu.rnnt", out, *mode),
-        python("engine", 30, "benchmarks.gpu.engine", out, *mode),
+        python("engine", 120 if request.rehearse else 35, "benchmarks.gpu.engine", out, *mode),
     ]
 
 
