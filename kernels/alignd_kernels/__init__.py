@@ -10,7 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from alignd_kernels.attention.padded import align_attention
 from alignd_kernels.ctc.batch import STAR
+from alignd_kernels.ctc.loss import ctc_loss
 from alignd_kernels.ctc.padded import forced_align
+from alignd_kernels.ctc.priors import ctc_label_priors, subtract_label_priors
+from alignd_kernels.ctc.sum_padded import ctc_posteriors
+from alignd_kernels.ctc.target_columns import ctc_column_targets, ctc_target_columns
 from alignd_kernels.dtypes import DType
 from alignd_kernels.mas.padded import maximum_path
 from alignd_kernels.mas.soft import (
@@ -43,6 +47,11 @@ __all__ = [
     "binarize",
     "choose_heads",
     "compile_seconds",
+    "ctc_column_targets",
+    "ctc_label_priors",
+    "ctc_loss",
+    "ctc_posteriors",
+    "ctc_target_columns",
     "focus_rate",
     "forced_align",
     "forward_sum_loss",
@@ -51,6 +60,7 @@ __all__ = [
     "rnnt_loss",
     "stepwise_expectation",
     "stepwise_hard",
+    "subtract_label_priors",
     "transducer_align",
     "warm_up",
 ]
@@ -73,6 +83,7 @@ def warm_up(dtypes: Iterable[DType] = tuple(DType)) -> None:
     """
     from alignd_kernels.attention import cpu as attention
     from alignd_kernels.ctc import cpu as ctc
+    from alignd_kernels.ctc import cpu_sum as ctc_sums
     from alignd_kernels.mas import cpu as mas
     from alignd_kernels.mas import cpu_sum, dense, masks, soft_blank, soft_rows
     from alignd_kernels.stepwise import cpu as stepwise
@@ -82,6 +93,7 @@ def warm_up(dtypes: Iterable[DType] = tuple(DType)) -> None:
 
     wanted = tuple(dtypes)
     ctc.warm_up(wanted)
+    ctc_sums.warm_up(wanted)
     mas.warm_up(wanted)
     cpu_sum.warm_up(wanted)
     soft_blank.warm_up(wanted)

@@ -116,7 +116,8 @@ def sums(
     """
     kept, addresses = addresses_of(batch.log_probs, batch.dtype, batch.sources, batch.offsets)
     items, statuses, targets = _plan_of(batch)
-    items[0], items[BLANK + 1], items[BLANK + 2] = addresses, rows[0], rows[1]
+    items[0] = addresses
+    items[BLANK + 1], items[BLANK + 2] = rows
     stars, scores = np.array(batch.star_scores, np.float32), np.full(len(batch), np.nan)
     good = statuses == OK
     L, words = (int(items[field, good].max(initial=0)) for field in (LABELS_OF, WORDS))
@@ -141,9 +142,10 @@ def _plan_of(batch: CtcBatch) -> tuple[Int64Array, npt.NDArray[np.int32], npt.ND
     """`items` without addresses and rows, the statuses that targets and lengths alone decide, the targets."""
     targets = unlocked(np.ascontiguousarray(batch.targets, np.int32))
     items, statuses = np.zeros((ITEM_FIELDS, len(batch)), np.int64), np.zeros(len(batch), np.int32)
-    given = (batch.frames, batch.vocabulary, batch.pitches, batch.target_offsets, batch.target_lengths, batch.blanks)
+    given = (batch.frames, batch.vocabulary, batch.pitches, batch.target_offsets, batch.target_lengths)
     for field, values in enumerate(given):
         items[field + 1] = values
+    items[BLANK] = batch.blanks
     _plan(items, targets, statuses)
     return items, statuses, targets
 

@@ -1,6 +1,7 @@
 """CTC forced alignment on padded batches, with torchaudio's arguments and results."""
 
-from typing import Any, Final, Literal
+from functools import partial
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -8,10 +9,8 @@ import numpy.typing as npt
 from alignd_kernels.arrays import host, host_scores, is_torch, lengths, on_gpu
 from alignd_kernels.ctc.batch import STAR_MAX, CtcBatch
 from alignd_kernels.dtypes import DType
-from alignd_kernels.ragged import Int64Array
-from alignd_kernels.status import InvalidItemsError, Status
-
-LARGEST: Final = 2**31 - 1  # stands for every target beyond int32: out of range in any vocabulary
+from alignd_kernels.padded import int32_labels, like, raise_if_failed, where_it_lies
+from alignd_kernels.status import Status
 
 
 def forced_align(
@@ -53,10 +52,8 @@ def forced_align(
             cannot hold.
         TypeError: for dtypes that do not fit.
     """
-    B, T, V, L = _check_shapes(log_probs, targets, blank)
-    star = STAR_MAX if star_score == "max" else float(star_score)
-    if np.isnan(star) and star_score != "max":
-        raise ValueError('star_score must be a number or "max", not NaN')
+    T = check_shapes(log_probs, targets, blank)[1]
+    star = star_of(star_score)
     if on_gpu(log_probs):
         from alignd_kernels.ctc.gpu_padded import forced_align_on_gpu
 
@@ -65,51 +62,67 @@ def forced_align(
     from alignd_kernels.ctc.dense import dense
     from alignd_kernels.threads import default_pool
 
+    label_type = host(targets).dtype
+    batch = padded_batch(log_probs, targets, input_lengths, target_lengths, blank, star)
+    check_blank_fits(blank, np.iinfo(label_type).max, label_type)
+    result = cpu.align(batch, default_pool())
+    if check:
+        raise_if_failed(result.statuses.tolist(), partial(reason_of, batch))
+    paths, scores = dense(batch, result, T, default_pool())
+    found = _as_callers(log_probs, targets, label_type, batch.dtype, paths, scores)
+    if check:
+        return found
+    return (*found, like(log_probs, result.statuses))
+
+
+def star_of(star_score: float | Literal["max"]) -> float:
+    """`CtcBatch.star_scores` of an argument.
+
+    Raises:
+        ValueError: it is NaN.
+    """
+    if star_score == "max":
+        return STAR_MAX
+    found = float(star_score)
+    if np.isnan(found):
+        raise ValueError('star_score must be a number or "max", not NaN')
+    return found
+
+
+def padded_batch(
+    log_probs: Any, targets: Any, input_lengths: Any, target_lengths: Any, blank: int, star: float
+) -> CtcBatch:
+    """The arguments of `forced_align` in host memory, read where they lie.
+
+    Raises:
+        ValueError: for wrong shapes, lengths or blank.
+        TypeError: for dtypes that do not fit.
+    """
+    B, T, V, L = check_shapes(log_probs, targets, blank)
     storage, dtype = host_scores(log_probs, strided=True)
-    flat, offsets, pitch = _where_it_lies(storage)
-    labels = host(targets)
-    if labels.dtype.kind not in "iu":
-        raise TypeError(f"targets must be integers, not {labels.dtype}")
-    limits = np.iinfo(labels.dtype)
-    check_blank_fits(blank, limits.max, labels.dtype)
-    batch = CtcBatch(
+    flat, (item, pitch, _) = where_it_lies(storage)
+    return CtcBatch(
         flat,
         dtype,
-        offsets,
+        np.arange(B, dtype=np.int64) * item,
         lengths(input_lengths, "input_lengths", B, T),
         np.full(B, V, np.int64),
         np.full(B, pitch, np.int64),
-        np.clip(labels, max(-2, limits.min), min(LARGEST, limits.max)).astype(np.int32).reshape(-1),
+        int32_labels(targets, "targets").reshape(-1),
         np.arange(B, dtype=np.int64) * L,
         lengths(target_lengths, "target_lengths", B, L),
         np.full(B, blank, np.int32),
         np.full(B, star, np.float32),
     )
-    result = cpu.align(batch, default_pool())
-    if check:
-        raise_if_failed(result.statuses.tolist(), batch)
-    paths, scores = dense(batch, result, T, default_pool())
-    found = _as_callers(log_probs, targets, labels.dtype, dtype, paths, scores)
-    if check:
-        return found
-    return (*found, _like(log_probs, result.statuses))
 
 
-def raise_if_failed(statuses: list[int], batch: CtcBatch) -> None:
-    """Raises:
-    InvalidItemsError: for the items that are not OK, if there are any.
-    """
+def reason_of(batch: CtcBatch, index: int, status: Status) -> str:
+    """`ctc.reason` of an item of a batch."""
     from alignd_kernels.ctc import reason
 
-    bad = {index: Status(status) for index, status in enumerate(statuses) if status != Status.OK}
-    if bad:
-        reasons = {}
-        for index, status in bad.items():
-            first = int(batch.target_offsets[index])
-            targets = batch.targets[first : first + int(batch.target_lengths[index])]
-            frames, vocabulary = int(batch.frames[index]), int(batch.vocabulary[index])
-            reasons[index] = reason(status, frames, targets, vocabulary, int(batch.blanks[index]))
-        raise InvalidItemsError(bad, reasons)
+    first = int(batch.target_offsets[index])
+    targets = batch.targets[first : first + int(batch.target_lengths[index])]
+    return reason(status, int(batch.frames[index]), targets, int(batch.vocabulary[index]), int(batch.blanks[index]))
 
 
 def check_blank_fits(blank: int, largest: int, dtype: object) -> None:
@@ -118,7 +131,12 @@ def check_blank_fits(blank: int, largest: int, dtype: object) -> None:
         raise ValueError(f"blank is {blank}, which the targets' dtype {dtype}, and so the paths', cannot hold")
 
 
-def _check_shapes(log_probs: Any, targets: Any, blank: int) -> tuple[int, int, int, int]:
+def check_shapes(log_probs: Any, targets: Any, blank: int) -> tuple[int, int, int, int]:
+    """B, T, V and L.
+
+    Raises:
+        ValueError: for wrong shapes, or a blank out of range.
+    """
     shape, target_shape = tuple(np.shape(log_probs)), tuple(np.shape(targets))
     if len(shape) != 3:
         raise ValueError(f"log_probs must be [batch, frames, vocabulary], not of shape {shape}")
@@ -131,23 +149,6 @@ def _check_shapes(log_probs: Any, targets: Any, blank: int) -> tuple[int, int, i
     return shape[0], shape[1], shape[2], target_shape[1]
 
 
-def _where_it_lies(
-    storage: npt.NDArray[np.generic],
-) -> tuple[npt.NDArray[np.generic], Int64Array, int]:
-    """The padded array [B, T, V] as a flat buffer, with each item's offset and the pitch of its rows: where it lies if
-    columns are contiguous, as in a transposed view of [T, B, V] or a slice of columns; else a copy."""
-    B, T, V = storage.shape
-    size = storage.itemsize
-    strides = storage.strides
-    if storage.size == 0 or strides[2] != size or min(strides) < 0 or strides[0] % size or strides[1] % size:
-        storage = np.ascontiguousarray(storage)
-        strides = storage.strides
-    item, pitch = strides[0] // size, strides[1] // size
-    reach = (B - 1) * item + (T - 1) * pitch + V if storage.size else 0
-    flat = np.lib.stride_tricks.as_strided(storage, (reach,), (size,), writeable=False)
-    return flat, np.arange(B, dtype=np.int64) * item, pitch
-
-
 def _as_callers(
     log_probs: Any,
     targets: Any,
@@ -157,17 +158,9 @@ def _as_callers(
     scores: npt.NDArray[np.floating],
 ) -> tuple[Any, Any]:
     """Results in the caller's dtypes; each of the kind of the argument that gave it its dtype."""
-    labels = _like(targets, paths.astype(label_type, copy=False))
+    labels = like(targets, paths.astype(label_type, copy=False))
     if is_torch(log_probs):
         import torch
 
         return labels, torch.from_numpy(scores).to(log_probs.dtype)
     return labels, scores.astype(np.asarray(log_probs).dtype, copy=False)
-
-
-def _like(model: Any, array: npt.NDArray[Any]) -> Any:
-    if not is_torch(model):
-        return array
-    import torch
-
-    return torch.from_numpy(array)

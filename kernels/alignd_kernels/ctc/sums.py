@@ -15,7 +15,7 @@ are a band of begin … end − 1 labels and begin … over − 1 junctions, T +
 Numbers, with ulp = 2⁻²³ (2⁻⁵² for float64) and log-probs up to 20,000 in magnitude: a step multiplies what it sums by
 at most 1 + 6 ulp (an exponential, two sums' terms, a product), as if the item had other log-probs, off by that much
 each. So the log-likelihood is off by at most 6 · T ulp, and posteriors, of which each share is rounded too, by at most
-12 · T ulp. Larger log-probs add their own ulp for each frame.
+12 · T ulp. Larger log-probs add their own ulp for each frame; in float32, those below −2 · 10³⁸ count as −∞.
 """
 
 from typing import Final
