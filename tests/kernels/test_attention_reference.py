@@ -12,6 +12,7 @@ from kernels.strategies import GENERATORS, dyadic, normal, with_minus_infinity
 from alignd_kernels.attention import reference
 from alignd_kernels.mas import reference as mas
 from alignd_kernels.status import Status
+from alignd_kernels.stepwise import reference as stepwise
 
 SETTINGS = settings(max_examples=60, deadline=None, derandomize=True)
 SIZES = st.tuples(st.integers(1, 4), st.integers(1, 5))
@@ -91,7 +92,7 @@ def test_mas_is_that_familys(rng, size) -> None:
 
 @SETTINGS
 @given(GENERATORS, SIZES)
-def test_a_walk_leaves_a_token_after_the_first_value_of_at_most_one_half(rng, size) -> None:
+def test_a_walk_leaves_a_token_at_the_first_later_value_of_at_most_one_half(rng, size) -> None:
     S, T = size
     p = rng.integers(0, 9, size) / 8
     status, starts, ends, score = reference.walk(p)
@@ -99,11 +100,12 @@ def test_a_walk_leaves_a_token_after_the_first_value_of_at_most_one_half(rng, si
     t, terms = 0, []
     for j in range(S):
         assert starts[j] == t
-        leaves = [frame for frame in range(t, T) if p[j, frame] <= 0.5] if j < S - 1 else []
-        t = leaves[0] + 1 if leaves else T
+        leaves = [frame for frame in range(t + 1, T) if p[j, frame] <= 0.5] if j < S - 1 else []
+        t = leaves[0] if leaves else T
         assert ends[j] == t
         if j < S - 1:
-            terms += [p[j, frame] if p[j, frame] > 0.5 else 1 - p[j, frame] for frame in range(starts[j], t)]
+            decided = range(starts[j] + 1, min(t + 1, T))
+            terms += [p[j, frame] if p[j, frame] > 0.5 else 1 - p[j, frame] for frame in decided]
     assert score == pytest.approx(np.log(terms).sum(), abs=1e-12)
 
 
@@ -162,3 +164,13 @@ def test_a_negative_value_that_no_monotonic_path_visits_has_no_say() -> None:
     maps[0, 1, 0] = -1.0
     assert reference.align(maps, "mas", log=True).status is Status.OK
     assert reference.align(maps, "dtw", log=True).status is Status.NOT_FINITE
+
+
+def test_a_walk_is_the_hard_mode_of_stepwise_attention() -> None:
+    """One rule, written down twice: by probabilities here, by energies there."""
+    rng = np.random.default_rng(3)
+    for S, T in ((1, 1), (3, 8), (5, 4), (4, 30)):
+        energies = rng.standard_normal((S, T)) + 0.5
+        _, starts, ends, _ = reference.walk(1 / (1 + np.exp(-energies)))
+        path = np.repeat(np.arange(S), ends - starts)
+        assert path.tolist() == stepwise.hard(energies).tolist()

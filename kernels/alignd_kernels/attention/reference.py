@@ -163,8 +163,9 @@ def warp(x: FloatArray) -> Spans:
 
 
 def walk(p: FloatArray) -> Spans:
-    """The hard walk of stepwise monotonic attention, from token 0 in frame 0: in frame t stay on token j for the next
-    frame iff p[j, t] > 0.5, else move to token j + 1. The last token stays, whatever its values are.
+    """The hard walk of stepwise monotonic attention, from token 0 in frame 0: coming from token j into frame t, stay
+    there iff p[j, t] > 0.5, else move to token j + 1. The last token stays, whatever its values are; frame 0 decides
+    nothing.
 
     The score is the sum over frames of log p, or log(1 - p), of what was decided. A value that decides and is outside
     0 … 1 is no probability: such an item is `MALFORMED`.
@@ -173,7 +174,7 @@ def walk(p: FloatArray) -> Spans:
     starts, ends = np.full(S, T, np.int32), np.full(S, T, np.int32)
     starts[0] = j = 0
     score = 0.0
-    for t in range(T):
+    for t in range(1, T):
         if j == S - 1:
             break
         value = float(p[j, t])
@@ -184,5 +185,5 @@ def walk(p: FloatArray) -> Spans:
             continue
         score += float(np.log(1.0 - value))
         j += 1
-        ends[j - 1] = starts[j] = t + 1
+        ends[j - 1] = starts[j] = t
     return Status.OK, starts, ends, score

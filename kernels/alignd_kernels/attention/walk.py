@@ -9,7 +9,7 @@ from alignd_kernels.numba_helpers import array_at, widen
 
 @part
 def walk(address, pitch, S, T, model, starts, ends):
-    """From token 0 in frame 0, staying on a token for the next frame where its value is above one half.
+    """From token 0 in frame 0, staying on a token in each later frame where its value is above one half.
 
     Args:
         address: of cell (0, 0).
@@ -25,7 +25,7 @@ def walk(address, pitch, S, T, model, starts, ends):
     total = 0.0
     j, last = 0, S - 1
     start = 0
-    for t in range(T):
+    for t in range(1, T):
         if j == last:
             break
         value = np.float64(widen(array_at(address + (j * pitch + t) * model.itemsize, 1, model)[0]))
@@ -37,8 +37,8 @@ def walk(address, pitch, S, T, model, starts, ends):
             total += np.log(value)
         else:
             total += np.log(1.0 - value)
-            starts[j], ends[j] = start, t + 1
-            start = t + 1
+            starts[j], ends[j] = start, t
+            start = t
             j += 1
     starts[j], ends[j] = start, T
     starts[j + 1 :] = T
