@@ -1,15 +1,24 @@
-"""CTC forced alignment (`ForcedAlign`): the ragged family, and the clients' methods."""
+"""CTC (`ForcedAlign`, `CtcPosteriors`): the ragged families, and the clients' methods."""
 
 from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import repeat
-from typing import Any, Final, Literal
+from typing import Any, Final, Generic, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from alignd.wire import FORCED_ALIGN, CtcReply, CtcRequest, ItemCode, ItemStatus, Rpc
-from alignd.wire.ctc import CTC_PATHS
+from alignd.wire import (
+    CTC_POSTERIORS,
+    FORCED_ALIGN,
+    CtcReply,
+    CtcRequest,
+    ItemCode,
+    ItemStatus,
+    PosteriorsReply,
+    Rpc,
+)
+from alignd.wire.ctc import CTC_PATHS, CTC_STATES
 from alignd_client.arguments import blank_of
 from alignd_client.arrays import (
     NUMPY,
@@ -33,10 +42,13 @@ from alignd_client.ctc_padded import ForcedAlignJob
 from alignd_client.errors import InvalidRequestError
 from alignd_client.family import OnError, failed_places
 from alignd_client.pairs import Items, Pairs, either_pairs
+from alignd_client.posteriors import Posteriors, unpacked
+from alignd_client.posteriors import failed as failed_posteriors
 from alignd_client.results import CtcAlignment
 from alignd_client.surface import AsyncMethods, Methods
 
 FLOAT32_MAX: Final = float(np.finfo(np.float32).max)
+Reply = TypeVar("Reply", CtcReply, PosteriorsReply)
 StarScore = float | Literal["max"]
 Int32Array = npt.NDArray[np.int32]
 Int64Array = npt.NDArray[np.int64]
@@ -68,11 +80,11 @@ def star_score_of(star_score: Any) -> float | None:
         return float(np.float32(star_score))
 
 
-class CtcFamily:
-    """Takes pairs of log_probs [T, V] and targets [L], or items that are prepared already. Tensors of log_probs on
-    `device`, as torch calls it, stay there."""
+class _Family(Generic[Reply]):
+    """What both take: pairs of log_probs [T, V] and targets [L], or items that are prepared already. Tensors of
+    log_probs on `device`, as torch calls it, stay there."""
 
-    rpc: Rpc[CtcRequest, CtcReply] = FORCED_ALIGN
+    rpc: Rpc[CtcRequest, Reply]
     items_per_request = 1 << 30
     blocks = False
 
@@ -136,6 +148,12 @@ class CtcFamily:
         self.rpc.check_request(request)
         return request, CtcContents(frames, labels, targets, shared_kind([item.kind for item in items], counts))
 
+
+class CtcFamily(_Family[CtcReply]):
+    """Best paths."""
+
+    rpc = FORCED_ALIGN
+
     def check(self, contents: CtcContents, reply: CtcReply) -> None:
         CTC_PATHS.check_reply(contents, reply)
         aligned = np.ones(len(contents.frames), bool)
@@ -170,6 +188,21 @@ class CtcFamily:
         empty = np.zeros(0, np.int32)
         durations, path, frame_scores = kind.wrap(empty), kind.wrap(empty.copy()), kind.wrap(np.zeros(0, np.float32))
         return CtcAlignment(durations, path, frame_scores, np.nan, status, empty.copy(), self.blank)
+
+
+class CtcPosteriorsFamily(_Family[PosteriorsReply]):
+    """Probabilities of the states."""
+
+    rpc = CTC_POSTERIORS
+
+    def check(self, contents: CtcContents, reply: PosteriorsReply) -> None:
+        CTC_STATES.check_reply(contents, reply)
+
+    def unpack(self, contents: CtcContents, reply: PosteriorsReply) -> list[Posteriors]:
+        return unpacked(reply, contents.frames, 2 * contents.target_lengths + 1, contents.kinds)
+
+    def failed(self, item: CtcItem | None, status: ItemStatus) -> Posteriors:
+        return failed_posteriors(item.kind if item else NUMPY, status)
 
 
 def check_paths(
@@ -263,6 +296,19 @@ class CtcMethods(Methods):
         family = CtcFamily(blank, star_score, self._transport.torch_device)
         return self._results(family, Pairs(log_probs, targets), on_error)
 
+    def ctc_posteriors(
+        self,
+        log_probs: Iterable[Any],
+        targets: Iterable[Any],
+        *,
+        blank: int = 0,
+        star_score: StarScore = 0.0,
+        on_error: OnError = "raise",
+    ) -> Iterator[Posteriors]:
+        """How probable each CTC state is in each frame, [frames, 2 × labels + 1] with even states blank, given the
+        labels, and their log-likelihoods. Arguments as for `align_ctc`; no labels are legal."""
+        return self._results(CtcPosteriorsFamily(blank, star_score), Pairs(log_probs, targets), on_error)
+
 
 class AsyncCtcMethods(AsyncMethods):
     """Of `AsyncAlignClient`."""
@@ -295,3 +341,15 @@ class AsyncCtcMethods(AsyncMethods):
         """See `AlignClient.align_ctc`."""
         family = CtcFamily(blank, star_score, self._transport.torch_device)
         return self._results(family, either_pairs(log_probs, targets), on_error)
+
+    def ctc_posteriors(
+        self,
+        log_probs: Items,
+        targets: Items,
+        *,
+        blank: int = 0,
+        star_score: StarScore = 0.0,
+        on_error: OnError = "raise",
+    ) -> AsyncGenerator[Posteriors, None]:
+        """See `AlignClient.ctc_posteriors`."""
+        return self._results(CtcPosteriorsFamily(blank, star_score), either_pairs(log_probs, targets), on_error)

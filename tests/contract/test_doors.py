@@ -176,6 +176,10 @@ SCENARIOS: dict[str, Callable[[Any], Any]] = {
     "mas posteriors": lambda client: client.mas_posteriors(values()),
     "mas posteriors with bad items": lambda client: client.mas_posteriors(broken_values(), on_error="return"),
     "ctc": lambda client: client.align_ctc(*emissions()),
+    "ctc posteriors": lambda client: client.ctc_posteriors(*emissions()),
+    "ctc posteriors with bad items": lambda client: client.ctc_posteriors(
+        [emissions(1)[0][0]] * 6, [[1, 2], [], [0], [9], [STAR, STAR], [1] * 200], on_error="return"
+    ),
     "ctc with a wildcard": lambda client: client.align_ctc(
         [emissions(1)[0][0]] * 2, [[STAR, 3, 4], [2, STAR]], star_score=-1.5
     ),

@@ -39,8 +39,8 @@ TINY = {np.float32: 2.0**-80, np.float64: 2.0**-880}
 
 
 def tolerance(arcs: npt.NDArray[np.floating], modified: bool, accumulator: type[np.floating]) -> float:
-    """Relative, of a probability that is a quotient of sums of products: up to 6 u an arc for its exponential and 2 for the
-    operations on it, in numerator and denominator; and the reference's own error, that of logarithms in float64."""
+    """Relative, of a probability that is a quotient of sums of products: up to 6 u an arc for its exponential and 2
+    for the operations on it, in numerator and denominator; and the reference's own error, of float64 logarithms."""
     T, U = len(arcs), arcs.shape[1] - 1
     steps = (T if modified else T + U) + 1
     sums = np.concatenate([found.ravel() for found in reference.forward_backward(arcs, modified)])

@@ -7,18 +7,28 @@ import numpy as np
 import pytest
 
 from alignd.wire import (
+    ALIGN_ATTENTION,
+    CTC_POSTERIORS,
     FORCED_ALIGN,
     GET_SERVER_INFO,
+    MAS_POSTERIORS,
     MAXIMUM_PATH,
+    MAXIMUM_PATH_FROM_LATENTS,
+    TRANSDUCER_ALIGN,
+    TRANSDUCER_POSTERIORS,
+    AttentionRequest,
     CtcRequest,
     DataType,
     ItemCode,
+    LatentsRequest,
     MasRequest,
     ServerInfoRequest,
+    TransducerRequest,
 )
 from alignd_kernels.ctc import reference as ctc_reference
 from alignd_kernels.mas import reference as mas_reference
 from alignd_server.device import find_devices
+from support import reference_answers
 from support.raw import ask
 from support.server_process import ServerProcess
 
@@ -59,6 +69,42 @@ def test_ctc(server: ServerProcess) -> None:
     assert np.array_equal(reply.durations, expected.durations)
     assert np.array_equal(reply.frame_scores, expected.frame_scores)
     assert reply.scores[0] == expected.score
+
+
+@pytest.mark.parametrize("modified", [False, True])
+def test_transducers(server: ServerProcess, modified: bool) -> None:
+    frames, labels = np.array([6, 0, 3]), np.array([2, 1, 3])
+    arcs = np.random.default_rng(2).integers(-15, 1, 2 * (18 + 12)).astype("f4") / 8
+    request = TransducerRequest(arcs, DataType.FLOAT32, frames, labels, modified)
+    paths, expected = ask(server.target, TRANSDUCER_ALIGN, request), reference_answers.transducer_align(request)
+    assert [status.code for status in paths.statuses] == [ItemCode.OK, ItemCode.EMPTY, ItemCode.OK]
+    assert paths.emission_frames.tolist() == expected.emission_frames.tolist()
+    np.testing.assert_array_equal(paths.scores, expected.scores)
+    nodes, exact = ask(server.target, TRANSDUCER_POSTERIORS, request), reference_answers.transducer_posteriors(request)
+    np.testing.assert_allclose(nodes.posteriors, exact.posteriors, atol=1e-5)
+    np.testing.assert_allclose(nodes.scores, exact.scores, rtol=1e-5)
+
+
+def test_latents(server: ServerProcess) -> None:
+    rng = np.random.default_rng(3)
+    z, means, log_sigmas = (rng.integers(-8, 9, n * 4).astype("f4") / 8 for n in (9, 3, 3))
+    sizes = (np.array([3]), np.array([9]), 4)
+    request = LatentsRequest(z, means, log_sigmas, DataType.FLOAT32, *sizes)
+    reply = ask(server.target, MAXIMUM_PATH_FROM_LATENTS, request)
+    assert reply.durations.tolist() == reference_answers.maximum_path_from_latents(request).durations.tolist()
+
+
+def test_what_has_no_kernels_for_a_gpu_runs_on_the_host(server: ServerProcess) -> None:
+    values, one = np.random.default_rng(4).random(27).astype("f4"), np.ones(1, np.int64)
+    request = MasRequest(values, DataType.FLOAT32, 3 * one, 9 * one)
+    found, exact = ask(server.target, MAS_POSTERIORS, request), reference_answers.mas_posteriors(request)
+    np.testing.assert_allclose(found.posteriors, exact.posteriors, atol=1e-5)
+    speech = CtcRequest(values, DataType.FLOAT32, 9 * one, 3, np.array([1, 2], np.int32), 2 * one)
+    states = ask(server.target, CTC_POSTERIORS, speech)
+    np.testing.assert_allclose(states.posteriors, reference_answers.ctc_posteriors(speech).posteriors, atol=1e-5)
+    maps = AttentionRequest(values, DataType.FLOAT32, one, 3 * one, 9 * one)
+    spans = ask(server.target, ALIGN_ATTENTION, maps)
+    assert spans.starts.tolist() == reference_answers.align_attention(maps).starts.tolist()
 
 
 def test_its_kernels_are_timed_apart(server: ServerProcess) -> None:

@@ -176,6 +176,7 @@ symbols = st.builds(wire.AlignedSymbol, words, scores, scores, scores, st.none()
 REQUESTS: dict[str, tuple[Any, Any]] = {
     "mas": (wire.MAXIMUM_PATH, mas_requests()),
     "ctc": (wire.FORCED_ALIGN, ctc_requests()),
+    "ctc posteriors": (wire.CTC_POSTERIORS, ctc_requests()),
     "transducer": (wire.TRANSDUCER_ALIGN, transducer_requests()),
     "transducer posteriors": (wire.TRANSDUCER_POSTERIORS, transducer_requests()),
     "mas posteriors": (wire.MAS_POSTERIORS, posteriors_requests()),
@@ -188,6 +189,7 @@ counts = st.integers(0, 2**63 - 1)
 REPLIES: dict[str, tuple[Any, Any]] = {
     "mas": (wire.MAXIMUM_PATH, mas_replies()),
     "ctc": (wire.FORCED_ALIGN, ctc_replies()),
+    "ctc posteriors": (wire.CTC_POSTERIORS, posteriors_replies()),
     "transducer": (wire.TRANSDUCER_ALIGN, transducer_replies()),
     "transducer posteriors": (wire.TRANSDUCER_POSTERIORS, posteriors_replies()),
     "mas posteriors": (wire.MAS_POSTERIORS, posteriors_replies()),
@@ -274,6 +276,7 @@ def hostile(draw: st.DrawFn, family: str) -> bytes:
 MESSAGES: dict[str, Any] = {
     "mas": pb.MaximumPathRequest,
     "ctc": pb.ForcedAlignRequest,
+    "ctc posteriors": pb.CtcPosteriorsRequest,
     "transducer": pb.TransducerAlignRequest,
     "transducer posteriors": pb.TransducerPosteriorsRequest,
     "mas posteriors": pb.MasPosteriorsRequest,
@@ -291,6 +294,15 @@ huge_values = {
     "tokens": st.lists(huge, max_size=3),
     "frames": st.lists(huge, max_size=3),
     "values": st.binary(max_size=9),
+}
+huge_emissions = {
+    "frames": st.lists(huge, max_size=3),
+    "target_lengths": st.lists(huge, max_size=3),
+    "vocabulary_size": huge,
+    "log_probs": st.binary(max_size=9),
+    "targets": st.binary(max_size=9),
+    "blank": st.integers(-(2**31), 2**31 - 1),
+    "star_score": scores,
 }
 HUGE_FIELDS = {
     "latents": {
@@ -313,15 +325,8 @@ HUGE_FIELDS = {
     "transducer": huge_arcs,
     "transducer posteriors": huge_arcs,
     "mas": huge_values,
-    "ctc": {
-        "frames": st.lists(huge, max_size=3),
-        "target_lengths": st.lists(huge, max_size=3),
-        "vocabulary_size": huge,
-        "log_probs": st.binary(max_size=9),
-        "targets": st.binary(max_size=9),
-        "blank": st.integers(-(2**31), 2**31 - 1),
-        "star_score": scores,
-    },
+    "ctc": huge_emissions,
+    "ctc posteriors": huge_emissions,
 }
 
 

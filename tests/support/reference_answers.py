@@ -8,6 +8,7 @@ import numpy as np
 from alignd import wire
 from alignd_kernels.attention import reference as attention
 from alignd_kernels.ctc import reference as ctc
+from alignd_kernels.ctc import sum_reference as soft_ctc
 from alignd_kernels.dtypes import DType, widen
 from alignd_kernels.mas import latents
 from alignd_kernels.mas import reference as mas
@@ -79,6 +80,21 @@ def forced_align(request: wire.CtcRequest) -> wire.CtcReply:
         np.concatenate([answer.path for answer in answers]),
         np.concatenate([answer.frame_scores for answer in answers]),
         np.array([answer.score for answer in answers]),
+    )
+
+
+def ctc_posteriors(request: wire.CtcRequest) -> wire.PosteriorsReply:
+    shapes = [(frames, request.vocabulary_size) for frames in request.frames.tolist()]
+    targets = np.split(request.targets, np.cumsum(request.target_lengths)[:-1])
+    star_score = float("nan") if request.star_score is None else request.star_score
+    answers = [
+        soft_ctc.posteriors(log_probs, labels, request.blank, star_score)
+        for log_probs, labels in zip(matrices(request.log_probs, request.data_type, shapes), targets)
+    ]
+    return wire.PosteriorsReply(
+        tuple(status_of(status, "log_probs") for status, _, _ in answers),
+        np.concatenate([states.ravel() for _, states, _ in answers]).astype(np.float32),
+        np.array([score for _, _, score in answers]),
     )
 
 
@@ -155,6 +171,7 @@ ANSWERS: dict[str, Callable[[Any], Any]] = {
     "MaximumPathFromLatents": maximum_path_from_latents,
     "MasPosteriors": mas_posteriors,
     "ForcedAlign": forced_align,
+    "CtcPosteriors": ctc_posteriors,
     "TransducerAlign": transducer_align,
     "TransducerPosteriors": transducer_posteriors,
     "AlignAttention": align_attention,
@@ -165,6 +182,7 @@ ALIGNMENTS: tuple[wire.Rpc[Any, Any], ...] = (
     wire.MAXIMUM_PATH_FROM_LATENTS,
     wire.MAS_POSTERIORS,
     wire.FORCED_ALIGN,
+    wire.CTC_POSTERIORS,
     wire.TRANSDUCER_ALIGN,
     wire.TRANSDUCER_POSTERIORS,
     wire.ALIGN_ATTENTION,

@@ -162,6 +162,40 @@ class ForcedAlignResponse(_message.Message):
     timing: Timing
     def __init__(self, statuses: _Optional[_Iterable[_Union[ItemStatus, _Mapping]]] = ..., durations: _Optional[bytes] = ..., paths: _Optional[bytes] = ..., frame_scores: _Optional[bytes] = ..., scores: _Optional[_Iterable[float]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ...) -> None: ...
 
+class CtcPosteriorsRequest(_message.Message):
+    __slots__ = ("frames", "target_lengths", "vocabulary_size", "data_type", "log_probs", "targets", "blank", "star_score", "star_max")
+    FRAMES_FIELD_NUMBER: _ClassVar[int]
+    TARGET_LENGTHS_FIELD_NUMBER: _ClassVar[int]
+    VOCABULARY_SIZE_FIELD_NUMBER: _ClassVar[int]
+    DATA_TYPE_FIELD_NUMBER: _ClassVar[int]
+    LOG_PROBS_FIELD_NUMBER: _ClassVar[int]
+    TARGETS_FIELD_NUMBER: _ClassVar[int]
+    BLANK_FIELD_NUMBER: _ClassVar[int]
+    STAR_SCORE_FIELD_NUMBER: _ClassVar[int]
+    STAR_MAX_FIELD_NUMBER: _ClassVar[int]
+    frames: _containers.RepeatedScalarFieldContainer[int]
+    target_lengths: _containers.RepeatedScalarFieldContainer[int]
+    vocabulary_size: int
+    data_type: DataType
+    log_probs: bytes
+    targets: bytes
+    blank: int
+    star_score: float
+    star_max: bool
+    def __init__(self, frames: _Optional[_Iterable[int]] = ..., target_lengths: _Optional[_Iterable[int]] = ..., vocabulary_size: _Optional[int] = ..., data_type: _Optional[_Union[DataType, str]] = ..., log_probs: _Optional[bytes] = ..., targets: _Optional[bytes] = ..., blank: _Optional[int] = ..., star_score: _Optional[float] = ..., star_max: bool = ...) -> None: ...
+
+class CtcPosteriorsResponse(_message.Message):
+    __slots__ = ("statuses", "posteriors", "scores", "timing")
+    STATUSES_FIELD_NUMBER: _ClassVar[int]
+    POSTERIORS_FIELD_NUMBER: _ClassVar[int]
+    SCORES_FIELD_NUMBER: _ClassVar[int]
+    TIMING_FIELD_NUMBER: _ClassVar[int]
+    statuses: _containers.RepeatedCompositeFieldContainer[ItemStatus]
+    posteriors: bytes
+    scores: _containers.RepeatedScalarFieldContainer[float]
+    timing: Timing
+    def __init__(self, statuses: _Optional[_Iterable[_Union[ItemStatus, _Mapping]]] = ..., posteriors: _Optional[bytes] = ..., scores: _Optional[_Iterable[float]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ...) -> None: ...
+
 class TransducerAlignRequest(_message.Message):
     __slots__ = ("frames", "labels", "data_type", "arcs", "topology")
     FRAMES_FIELD_NUMBER: _ClassVar[int]

@@ -36,6 +36,11 @@ class AlignmentServiceStub(object):
                 request_serializer=alignd_dot_v1_dot_alignment__pb2.ForcedAlignRequest.SerializeToString,
                 response_deserializer=alignd_dot_v1_dot_alignment__pb2.ForcedAlignResponse.FromString,
                 )
+        self.CtcPosteriors = channel.unary_unary(
+                '/alignd.v1.AlignmentService/CtcPosteriors',
+                request_serializer=alignd_dot_v1_dot_alignment__pb2.CtcPosteriorsRequest.SerializeToString,
+                response_deserializer=alignd_dot_v1_dot_alignment__pb2.CtcPosteriorsResponse.FromString,
+                )
         self.TransducerAlign = channel.unary_unary(
                 '/alignd.v1.AlignmentService/TransducerAlign',
                 request_serializer=alignd_dot_v1_dot_alignment__pb2.TransducerAlignRequest.SerializeToString,
@@ -102,6 +107,13 @@ class AlignmentServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CtcPosteriors(self, request, context):
+        """The probability of each CTC state in each frame, given the labels, and the labels' log-likelihood.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def TransducerAlign(self, request, context):
         """The best path of given labels through a transducer's lattice (Graves 2012), exact.
         """
@@ -163,6 +175,11 @@ def add_AlignmentServiceServicer_to_server(servicer, server):
                     servicer.ForcedAlign,
                     request_deserializer=alignd_dot_v1_dot_alignment__pb2.ForcedAlignRequest.FromString,
                     response_serializer=alignd_dot_v1_dot_alignment__pb2.ForcedAlignResponse.SerializeToString,
+            ),
+            'CtcPosteriors': grpc.unary_unary_rpc_method_handler(
+                    servicer.CtcPosteriors,
+                    request_deserializer=alignd_dot_v1_dot_alignment__pb2.CtcPosteriorsRequest.FromString,
+                    response_serializer=alignd_dot_v1_dot_alignment__pb2.CtcPosteriorsResponse.SerializeToString,
             ),
             'TransducerAlign': grpc.unary_unary_rpc_method_handler(
                     servicer.TransducerAlign,
@@ -252,6 +269,23 @@ class AlignmentService(object):
         return grpc.experimental.unary_unary(request, target, '/alignd.v1.AlignmentService/ForcedAlign',
             alignd_dot_v1_dot_alignment__pb2.ForcedAlignRequest.SerializeToString,
             alignd_dot_v1_dot_alignment__pb2.ForcedAlignResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def CtcPosteriors(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/alignd.v1.AlignmentService/CtcPosteriors',
+            alignd_dot_v1_dot_alignment__pb2.CtcPosteriorsRequest.SerializeToString,
+            alignd_dot_v1_dot_alignment__pb2.CtcPosteriorsResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
 

@@ -7,7 +7,7 @@ and back. Decoding a request validates everything that can be told without a ker
 from alignd.wire.arrays import DataType
 from alignd.wire.attention import ALIGN_ATTENTION, AttentionMode, AttentionReply, AttentionRequest
 from alignd.wire.audio import ALIGN_AUDIO, AlignedSymbol, AudioReply, AudioRequest
-from alignd.wire.ctc import FORCED_ALIGN, STAR, CtcReply, CtcRequest
+from alignd.wire.ctc import CTC_POSTERIORS, FORCED_ALIGN, STAR, CtcReply, CtcRequest
 from alignd.wire.info import GET_SERVER_INFO, Device, Limits, Model, ServerInfo, ServerInfoRequest
 from alignd.wire.latents import MAXIMUM_PATH_FROM_LATENTS, LatentsReply, LatentsRequest
 from alignd.wire.mas import MAS_POSTERIORS, MAXIMUM_PATH, MasReply, MasRequest
@@ -24,6 +24,7 @@ __all__ = [
     "ALIGN_ATTENTION",
     "ALIGN_AUDIO",
     "BYTES_METADATA",
+    "CTC_POSTERIORS",
     "FORCED_ALIGN",
     "GET_SERVER_INFO",
     "MAS_POSTERIORS",

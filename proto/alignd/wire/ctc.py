@@ -1,6 +1,8 @@
-"""ForcedAlign: CTC forced alignment over a ragged batch."""
+"""ForcedAlign and CtcPosteriors: CTC over a ragged batch, the best path and all paths."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -16,6 +18,7 @@ from alignd.wire.arrays import (
     to_bytes,
     total,
 )
+from alignd.wire.posteriors import PosteriorsReply, posteriors
 from alignd.wire.ragged import Column, Ragged
 from alignd.wire.rpc import (
     UNTIMED,
@@ -25,6 +28,8 @@ from alignd.wire.rpc import (
     Timing,
     parse_request,
 )
+
+CtcMessage = pb.ForcedAlignRequest | pb.CtcPosteriorsRequest
 
 STAR: Final = -1
 """The wildcard target: an ordinary label of at least one frame that matches anything."""
@@ -79,8 +84,8 @@ class CtcReply:
     timing: Timing = UNTIMED
 
 
-def _encode_request(request: CtcRequest) -> bytes:
-    message = pb.ForcedAlignRequest(
+def _encode_request(message_type: Callable[..., CtcMessage], request: CtcRequest) -> bytes:
+    message = message_type(
         frames=request.frames.tolist(),
         target_lengths=request.target_lengths.tolist(),
         vocabulary_size=request.vocabulary_size,
@@ -96,7 +101,7 @@ def _encode_request(request: CtcRequest) -> bytes:
     return message.SerializeToString()
 
 
-def _star_score(message: pb.ForcedAlignRequest) -> float | None:
+def _star_score(message: CtcMessage) -> float | None:
     if message.WhichOneof("star") == "star_max":
         return None if message.star_max else 0.0
     return message.star_score
@@ -119,8 +124,8 @@ def _check_request(request: CtcRequest) -> None:
         raise MalformedRequestError(("star_score", f"{request.star_score} is no log-prob in float32"))
 
 
-def _decode_request(data: bytes, max_items: int | None = None) -> CtcRequest:
-    message = parse_request(pb.ForcedAlignRequest, data)
+def _decode_request(message_type: type[CtcMessage], data: bytes, max_items: int | None = None) -> CtcRequest:
+    message = parse_request(message_type, data)
     frames = lengths(message.frames, "frames", max_items=max_items)
     target_lengths = lengths(message.target_lengths, "target_lengths", len(frames))
     data_type = DataType.from_wire(message.data_type)
@@ -149,6 +154,27 @@ CTC_PATHS: Ragged[CtcRequest, CtcReply] = Ragged(
     pb.ForcedAlignResponse,
 )
 
+CTC_STATES: Ragged[CtcRequest, PosteriorsReply] = Ragged(
+    CTC_PATHS.lengths,
+    CTC_PATHS.inputs,
+    posteriors(lambda request: request.frames * (2 * request.target_lengths + 1)),
+    PosteriorsReply,
+    pb.CtcPosteriorsResponse,
+)
+
 FORCED_ALIGN: Rpc[CtcRequest, CtcReply] = Rpc(
-    "ForcedAlign", _encode_request, _decode_request, CTC_PATHS.encode_reply, CTC_PATHS.decode_reply, _check_request
+    "ForcedAlign",
+    partial(_encode_request, pb.ForcedAlignRequest),
+    partial(_decode_request, pb.ForcedAlignRequest),
+    CTC_PATHS.encode_reply,
+    CTC_PATHS.decode_reply,
+    _check_request,
+)
+CTC_POSTERIORS: Rpc[CtcRequest, PosteriorsReply] = Rpc(
+    "CtcPosteriors",
+    partial(_encode_request, pb.CtcPosteriorsRequest),
+    partial(_decode_request, pb.CtcPosteriorsRequest),
+    CTC_STATES.encode_reply,
+    CTC_STATES.decode_reply,
+    _check_request,
 )

@@ -3,7 +3,7 @@
 from typing import Any
 
 from alignd_server.operations.attention import AttentionOperation
-from alignd_server.operations.ctc import CtcOperation
+from alignd_server.operations.ctc import CtcOperation, CtcPosteriorsOperation
 from alignd_server.operations.latents import LatentsOperation
 from alignd_server.operations.mas import MasOperation
 from alignd_server.operations.mas_posteriors import MasPosteriorsOperation
@@ -19,6 +19,7 @@ def alignments() -> list[Any]:
         LatentsOperation(),
         MasPosteriorsOperation(),
         CtcOperation(),
+        CtcPosteriorsOperation(),
         TransducerOperation(),
         TransducerPosteriorsOperation(),
         AttentionOperation(),

@@ -1,18 +1,20 @@
-"""ForcedAlign: CTC forced alignment."""
+"""ForcedAlign and CtcPosteriors: CTC forced alignment, and sums over all paths."""
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 
-from alignd.wire import FORCED_ALIGN, CtcReply, CtcRequest, DataType
-from alignd.wire.ctc import CTC_PATHS
+from alignd.wire import CTC_POSTERIORS, FORCED_ALIGN, CtcReply, CtcRequest, DataType, PosteriorsReply
+from alignd.wire.ctc import CTC_PATHS, CTC_STATES
 from alignd_kernels import ctc
 from alignd_kernels.ctc.batch import STAR_MAX, CtcBatch
 from alignd_kernels.ragged import offsets_of
 from alignd_kernels.status import Status
 from alignd_server.operations.family import FamilyOperation
 from alignd_server.operations.ragged import DTYPES, concatenated, located
+
+Reply = TypeVar("Reply", CtcReply, PosteriorsReply)
 
 FIELDS: Final = {
     Status.EMPTY: "frames",
@@ -23,12 +25,9 @@ FIELDS: Final = {
 }
 
 
-class CtcOperation(FamilyOperation[CtcRequest, CtcReply]):
-    """Vocabulary, blank and star are per item: they may differ in a launch."""
+class _CtcOperation(FamilyOperation[CtcRequest, Reply]):
+    """What both do alike. Vocabulary, blank and star are per item: they may differ in a launch."""
 
-    name = "ctc"
-    rpc = FORCED_ALIGN
-    ragged = CTC_PATHS
     room = "ctc"
     fields = FIELDS
 
@@ -65,3 +64,21 @@ class CtcOperation(FamilyOperation[CtcRequest, CtcReply]):
         end = int(request.target_lengths[: item + 1].sum())
         targets = request.targets[end - int(request.target_lengths[item]) : end]
         return ctc.reason(status, int(request.frames[item]), targets, request.vocabulary_size, request.blank)
+
+
+class CtcOperation(_CtcOperation[CtcReply]):
+    """Best paths."""
+
+    name = "ctc"
+    rpc = FORCED_ALIGN
+    ragged = CTC_PATHS
+
+
+class CtcPosteriorsOperation(_CtcOperation[PosteriorsReply]):
+    """Probabilities of the states."""
+
+    name = "ctc_posteriors"
+    rpc = CTC_POSTERIORS
+    ragged = CTC_STATES
+    kernels = "_sum"
+    function = "posteriors"
