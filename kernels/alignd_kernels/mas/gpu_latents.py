@@ -51,7 +51,7 @@ def _lattice(z: Any, mean: Any, log_sigma: Any, out: Any) -> None:
 
 
 def scratch_bytes(batch: LatentBatch) -> Int64Array:
-    """Memory on the device beside input and output, int64 [B]: the lattice (`lattice_bytes`) and what its search needs."""
+    """Memory on the device beside input and output, int64 [B]: the lattice and what its search needs."""
     accumulator = DType(np.dtype(batch.dtype.accumulator).name)
     nothing, T = np.zeros(0, accumulator.storage), batch.frames
     search = gpu.scratch_bytes(MasBatch(nothing, accumulator, T, batch.tokens, T, T))
