@@ -350,13 +350,36 @@ def test_scratch_is_stated(monkeypatch: pytest.MonkeyPatch) -> None:
         need = cpu_sum.scratch_bytes(batch)
         repeats = int(np.count_nonzero(np.diff(items[0][1]) == 0))
         spare = 80 - 16 - repeats
-        whole = A * (80 + 16 * (2 * spare + 1) + 8 * 17) + 16 * 18
-        assert need.tolist() == [whole, 0, A * (5 + 8) + 16 * 2, 0]
+        whole = A * (80 + 16 * (2 * spare + 1) + 11 * 17) + 16 * 18
+        assert need.tolist() == [whole, 0, A * (5 + 11) + 16 * 2, 0]
         allocated.clear()
         with monkeypatch.context() as patch:
             patch.setattr(np, "empty", counted)
             cpu_sum.posteriors(batch)
         assert sum(array.nbytes for array in allocated) == whole
+
+
+def test_scratch_of_a_long_item_is_that_of_its_segments() -> None:
+    long = ctc_batch([(np.zeros((1, 3)), labels([1] * 2), 0, 0.0)], DType.FLOAT32)
+    T, L = 180_000, 50_000
+    targets = np.tile(labels([1, 2]), L // 2)
+    batch = dataclasses.replace(long, targets=targets, frames=np.array([T]), target_lengths=np.array([L]))
+    segment = 601
+    shares, columns = segment * (2 * L + 1), 4 * (L + 1) * 300
+    assert cpu_sum.scratch_bytes(batch).tolist() == [4 * (shares + columns + 11 * (L + 1)) + 16 * (L + 2)]
+
+
+@SETTINGS
+@given(ctc_batches(kinds=KINDS, max_labels=20, max_spare=60))
+def test_segments_change_nothing(batch: CtcBatch) -> None:
+    for wanted, columns in ((cpu_sum.STATES, 2 * batch.target_lengths + 1), (cpu_sum.COLUMNS, batch.vocabulary)):
+        starts = offsets_of(batch.frames * columns)
+        found = []
+        for kept_shares in (cpu_sum.KEPT_SHARES, 0):
+            out = np.zeros(starts[-1], batch.dtype.accumulator)
+            found.append((out, *cpu_sum.sums(batch, wanted, out, (starts[:-1], columns), None, kept_shares)))
+        for whole, in_segments in zip(*found):
+            np.testing.assert_array_equal(in_segments, whole)
 
 
 def test_memory_that_cannot_be_had_is_a_memory_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -380,6 +403,13 @@ from kernels.strategies import ctc_batch, normal, random_targets, same_results
 from alignd_kernels.ctc import cpu_sum
 from alignd_kernels.dtypes import DType
 
+def in_segments(batch):
+    size, one = int(batch.frames[0] * batch.vocabulary[0]), np.ones(1, np.int64)
+    out = np.zeros(size, batch.dtype.accumulator)
+    cpu_sum.sums(batch, cpu_sum.COLUMNS, out, (one - 1, batch.vocabulary), None, 0)
+    return out
+
+
 rng = np.random.default_rng(0)
 cpu_sum.warm_up()
 for dtype in DType:
@@ -390,6 +420,7 @@ for dtype in DType:
             plain = ctc_batch([(normal(rng, (frames, V)), targets, V - 1, star)], dtype)
             calls = cpu_sum.posteriors, cpu_sum.costs, lambda batch: cpu_sum.costs(batch, gradients=False)
             expected = [call(plain) for call in calls]
+            segments = in_segments(plain)
             assert expected[0].statuses[0] == 1
             for at_end in (False, True):
                 guarded = Guarded(at_end)
@@ -398,6 +429,7 @@ for dtype in DType:
                 with guarded.everywhere():
                     for call, one in zip(calls, expected):
                         same_results(call(batch), one)
+                    np.testing.assert_array_equal(in_segments(batch), segments)
 print("all right")
 """
 

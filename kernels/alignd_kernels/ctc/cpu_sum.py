@@ -19,21 +19,27 @@ from alignd_kernels.numba_helpers import addresses_of, model_of, take_next, unlo
 from alignd_kernels.ragged import Int64Array, offsets_of
 from alignd_kernels.threads import WorkerPool
 
-# Fields of `items`, int64 [11, B]: address, frames, vocabulary, pitch, first target, labels, blank; where in the output
-# the first row begins, and how far it is to the next; frames to spare, and cells whose shares are kept (`sums`).
-ITEM_FIELDS: Final = 11
+# Fields of `items`, int64 [13, B]: address, frames, vocabulary, pitch, first target, labels, blank; where in the output
+# the first row begins, and how far it is to the next; frames to spare; frames of a segment, accumulators for the shares
+# of one and for the columns before each (`sums`).
+ITEM_FIELDS: Final = 13
 FRAMES_OF: Final = 1
 LABELS_OF: Final = 5
 BLANK: Final = 6
 SPARE: Final = 9
-WORDS: Final = 10
+SEGMENT: Final = 10
+SHARES: Final = 11
+SAVED: Final = 12
 
 # What is wanted beside the sums: nothing, the states' posteriors, minus those of the columns.
 SUMS: Final = 0
 STATES: Final = 1
 COLUMNS: Final = 2
 
-ROWS: Final = 8
+KEPT_SHARES: Final = 1 << 24
+"""Shares up to which those of all frames are kept."""
+
+ROWS: Final = 11
 """Arrays of L + 1 accumulators in which an item is summed."""
 
 CELL_WORK: Final = 16
@@ -77,12 +83,13 @@ def scratch_bytes(batch: CtcBatch) -> Int64Array:
     """Memory that an item in progress needs beside its input and output, int64 [B].
 
     With N = T − L − R frames to spare, R of them for the blanks between equal neighbours, and A bytes of an
-    accumulator: A (T + L (2N + 1) + 8 (L + 1)) + 16 (L + 2); 0 for items that have no paths. A thread takes, of each
-    part, as much as the item of its batch that needs most of it. Costs without gradients take 2L + 1 in place of
-    T + L (2N + 1).
+    accumulator: A (T + L (2N + 1) + 11 (L + 1)) + 16 (L + 2). Where T + L (2N + 1) is more than `KEPT_SHARES`, instead
+    of it, with segments of G = ⌊√(2T)⌋ + 1 frames: G (2 min(L, N + 1) + 1) + 4 (L + 1) ⌈T/G⌉. 0 for items that have no
+    paths. A thread takes, of each part, as much as the item of its batch that needs most of it. Costs without gradients
+    take 2L + 1 in place of T + L (2N + 1).
     """
-    items, statuses, _ = _plan_of(batch)
-    floats = items[WORDS] + ROWS * (items[LABELS_OF] + 1)
+    items, statuses, _ = _plan_of(batch, KEPT_SHARES)
+    floats = items[SHARES] + items[SAVED] + ROWS * (items[LABELS_OF] + 1)
     found = floats * np.dtype(batch.dtype.accumulator).itemsize + 16 * (items[LABELS_OF] + 2)
     return np.where(statuses == OK, found, 0).astype(np.int64)
 
@@ -104,6 +111,7 @@ def sums(
     out: npt.NDArray[np.floating],
     rows: tuple[Int64Array, Int64Array],
     pool: WorkerPool | None,
+    kept_shares: int = KEPT_SHARES,
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int32]]:
     """Log-likelihood and status of each item, and what is wanted written where the caller wants it.
 
@@ -113,32 +121,33 @@ def sums(
         out: of the accumulator's type, 1-D and zero.
         rows: int64 [B] each, where in `out` an item's first row begins, and how far it is to the next.
         pool: shares the items among threads.
+        kept_shares: the results are the same with any other.
     """
     kept, addresses = addresses_of(batch.log_probs, batch.dtype, batch.sources, batch.offsets)
-    items, statuses, targets = _plan_of(batch)
+    items, statuses, targets = _plan_of(batch, kept_shares)
     items[0] = addresses
     items[BLANK + 1], items[BLANK + 2] = rows
     stars, scores = np.array(batch.star_scores, np.float32), np.full(len(batch), np.nan)
     good = statuses == OK
-    L, words = (int(items[field, good].max(initial=0)) for field in (LABELS_OF, WORDS))
+    L, words, columns = (int(items[field, good].max(initial=0)) for field in (LABELS_OF, SHARES, SAVED))
     cursor = np.zeros(1, np.int64)
 
     def work() -> None:
         kind = batch.dtype.accumulator
         room, numbers = np.empty((ROWS, L + 1), kind), np.empty((2, L + 2), np.int64)
-        shares = np.empty(words if wanted else 2 * L + 1, kind)
-        _sum_items(model_of(batch.dtype), items, targets, stars, wanted, cursor, room, numbers, shares, out, scores,
-                   statuses)  # fmt: skip
+        shares, saved = np.empty(words if wanted else 2 * L + 1, kind), np.empty(columns if wanted else 0, kind)
+        _sum_items(model_of(batch.dtype), items, targets, stars, wanted, cursor, room, numbers, shares, saved, out,
+                   scores, statuses)  # fmt: skip
 
     if pool is None or pool.threads == 1:
         work()
     else:
-        pool.run_everywhere(work, (items[WORDS] // 2 + items[FRAMES_OF]) * good * CELL_WORK + 1)
+        pool.run_everywhere(work, (items[LABELS_OF] * items[SPARE] + items[FRAMES_OF]) * good * CELL_WORK + 1)
     del kept
     return scores, statuses
 
 
-def _plan_of(batch: CtcBatch) -> tuple[Int64Array, npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+def _plan_of(batch: CtcBatch, kept_shares: int) -> tuple[Int64Array, npt.NDArray[np.int32], npt.NDArray[np.int32]]:
     """`items` without addresses and rows, the statuses that targets and lengths alone decide, the targets."""
     targets = unlocked(np.ascontiguousarray(batch.targets, np.int32))
     items, statuses = np.zeros((ITEM_FIELDS, len(batch)), np.int64), np.zeros(len(batch), np.int32)
@@ -146,17 +155,22 @@ def _plan_of(batch: CtcBatch) -> tuple[Int64Array, npt.NDArray[np.int32], npt.ND
     for field, values in enumerate(given):
         items[field + 1] = values
     items[BLANK] = batch.blanks
-    _plan(items, targets, statuses)
+    _plan(items, targets, statuses, kept_shares)
     return items, statuses, targets
 
 
 @kernel
-def _plan(items, targets, statuses):
+def _plan(items, targets, statuses, kept_shares):
     for b in range(len(statuses)):
         T, V, first, L, blank = items[1, b], items[2, b], items[4, b], items[5, b], items[6, b]
         statuses[b], spare = check(targets[first : first + max(L, 0)], T, V, L, blank)
         items[SPARE, b] = spare
-        items[WORDS, b] = T + L * (2 * spare + 1)
+        segment, shares, saved = T, T + L * (2 * spare + 1), 0
+        if shares > kept_shares:
+            # About as much for the columns, of four rows, as for the shares.
+            segment = np.int64(np.sqrt(2.0 * max(T, 0))) + 1
+            shares, saved = segment * (2 * min(L, spare + 1) + 1), 4 * (L + 1) * ((T + segment - 1) // segment)
+        items[SEGMENT, b], items[SHARES, b], items[SAVED, b] = segment, shares, saved
 
 
 @part
@@ -168,7 +182,9 @@ def check(targets, T, V, L, blank):
 
 
 @kernel
-def _sum_items(model, items, targets, stars, wanted, cursor, room, numbers, shares, out, scores, statuses):
+def _sum_items(
+    model, items, targets, stars, wanted, cursor, room, numbers, shares, saved, out, scores, statuses
+):  # fmt: skip
     """The items that `cursor` gives, on this thread. See `sums`."""
     while True:
         b = take_next(cursor)
@@ -182,8 +198,11 @@ def _sum_items(model, items, targets, stars, wanted, cursor, room, numbers, shar
             reached[L + 1] = T - spare  # the last blank can be visited to the end
             cells = (items[0, b], T, V, items[3, b], L, blank, spare)
             star = np.float64(stars[b])
-            total, last, bad = forward(cells, model, starred, star, columns, reached, room, shares, wanted != SUMS)
-            if bad:
+            segment = items[SEGMENT, b] if wanted != SUMS else T
+            total, last, used = forward(
+                cells, model, starred, star, columns, reached, room, shares, saved, segment, wanted != SUMS
+            )
+            if used < 0:
                 statuses[b] = NOT_FINITE
             elif not np.isfinite(total):
                 statuses[b] = NO_FINITE_PATH
@@ -191,7 +210,10 @@ def _sum_items(model, items, targets, stars, wanted, cursor, room, numbers, shar
                 scores[b] = total
                 if wanted != SUMS:
                     place = (first, apart, wanted == STATES)
-                    backward(cells, model, starred, star, columns, reached, last, room, shares, place, out)
+                    backward(
+                        cells, model, starred, star, columns, reached, last, used, room, shares, saved, segment, place,
+                        out,
+                    )  # fmt: skip
         status = statuses[b]
         if wanted == COLUMNS and status != OK and status != TOO_FEW_FRAMES and status != NO_FINITE_PATH:
             for t in range(T):

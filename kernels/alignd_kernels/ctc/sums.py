@@ -6,7 +6,8 @@ leaves a type's range and the error does not grow with the scores. What junction
 the frame before, goes to blank k and, with label k itself, to label k; where labels k − 1 and k are equal, the way from
 one to the other is by the blank alone. Of each cell is kept which share of its sum came by staying, of each junction
 which came from the blank. The way back needs nothing else: the posteriors of a frame are what those of the next one
-send back by these shares, without an exponential, and sum to 1 in every frame.
+send back by these shares, without an exponential, and sum to 1 in every frame. Of long items they are kept for a
+segment of frames at a time: the columns before each segment are, from which its shares are computed once more.
 
 Only cells that a path can visit are computed. Label k is reached in frame r(k) at the earliest (`place_targets`) and
 left N frames later at the latest, N frames being to spare; blank k lies between labels k − 1 and k. So those of a frame
@@ -24,6 +25,7 @@ import numpy as np
 
 from alignd_kernels.compile_cache import part
 from alignd_kernels.ctc.emissions import star_value
+from alignd_kernels.ctc.vectors import out_of_line
 from alignd_kernels.mas.cpu_sum import BLOCK, normalise
 from alignd_kernels.numba_helpers import array_at, widen
 from alignd_kernels.status import Status
@@ -34,29 +36,69 @@ OK: Final = int(Status.OK)
 
 
 @part
-def forward(cells, model, starred, star, columns, reached, room, shares, keep):
-    """Log-likelihood of an item, which share of it ends in the last label, and whether a log-prob was bad: NaN or +inf.
+def forward(cells, model, starred, star, columns, reached, room, shares, saved, segment, keep):
+    """Log-likelihood of an item, which share of it ends in the last label, and how many shares are kept of the last
+    segment; a negative number if a log-prob was bad: NaN or +inf.
 
     Args:
         cells: address, T, V, pitch, L, blank, N.
         starred: whether there are wildcards, of the score `star`.
         columns, reached: int64 [L + 2], of label k at k + 1.
-        room: [8, ≥ L + 1]; its last row is left to tell which labels are not like the one before.
-        shares: of all frames where they are to be kept, else [2L + 1].
+        room: [11, ≥ L + 1]: mantissas and exponents of labels and of blanks, and of what junctions gather; emissions;
+            whether a label is not like the one before; three rows for `backward`.
+        shares: of all frames of a segment where they are to be kept, else [2L + 1].
+        saved: [4 (L + 1) for each segment] where there are several; the columns before each.
+        segment: its frames.
+        keep: whether `backward` is to follow.
     """
+    T, L = cells[1], cells[4]
+    room[0:4, : L + 1] = 1
+    room[1, : L + 1] = -np.inf
+    room[3, : L + 1] = -np.inf
+    room[3, 0] = 0  # the virtual blank before frame 0
+    for k in range(L + 1):
+        room[7, k] = 1 if reached[k + 1] == reached[k] + 1 else 0
+    used = 0
+    for first in range(0, T, segment):
+        if keep and segment < T:
+            put_away(room, L, saved[first // segment * 4 * (L + 1) :])
+        used = advance(cells, model, starred, star, columns, reached, room, shares, keep, first, segment)
+        if used < 0:
+            return np.nan, 0.0, used
+    in_label, in_blank = logarithm(room[0, L], room[1, L]), logarithm(room[2, L], room[3, L])
+    top = max(in_label, in_blank)
+    if not np.isfinite(top):
+        return top, 0.0, used
+    found = top + np.log(np.exp(in_label - top) + np.exp(in_blank - top))
+    return found, np.exp(in_label - found), used
+
+
+@part
+def put_away(room, L, saved):
+    for row in range(4):
+        for k in range(L + 1):
+            saved[row * (L + 1) + k] = room[row, k]
+
+
+@part
+def take_back(room, L, saved):
+    for row in range(4):
+        for k in range(L + 1):
+            room[row, k] = saved[row * (L + 1) + k]
+
+
+@part
+def advance(cells, model, starred, star, columns, reached, room, shares, keep, first, segment):
+    """The frames of a segment, the first one of which is `first`; how many shares there are, or −1 (see `forward`)."""
+    out_of_line()
     address, T, V, pitch, L, blank, spare = cells
     # Label k stands at k + 1, so that at k stands what junction k gathers.
     label_m, label_e, blank_m, blank_e = room[0, : L + 1], room[1, : L + 1], room[2, : L + 1], room[3, : L + 1]
     x, differs = room[6], room[7, : L + 1]
-    label_m[:] = 1
-    label_e[:] = -np.inf
-    blank_m[:] = 1
-    blank_e[:] = -np.inf
-    blank_e[0] = 0  # the virtual blank before frame 0
-    for k in range(L + 1):
-        differs[k] = 1 if reached[k + 1] == reached[k] + 1 else 0
     begin, end, at = 0, 0, 0
-    for t in range(T):
+    while end < L and reached[end + 1] < first:
+        end += 1
+    for t in range(first, min(first + segment, T)):
         over = end + 1
         while end < L and reached[end + 1] <= t:
             end += 1
@@ -69,7 +111,7 @@ def forward(cells, model, starred, star, columns, reached, room, shares, keep):
         own = x[: end - begin]
         gather(row, columns[begin + 1 : end + 1], star_value(row, blank, star) if starred else 0.0, own)
         if not of_blank < np.inf or not_finite(own):
-            return np.nan, 0.0, True
+            return -1
         if not keep:
             at = 0
         gathered_m, gathered_e = room[4, begin:over], room[5, begin:over]
@@ -86,12 +128,7 @@ def forward(cells, model, starred, star, columns, reached, room, shares, keep):
         if t % BLOCK == BLOCK - 1:
             normalise(label_m[begin + 1 : end + 1], label_e[begin + 1 : end + 1])
             normalise(blank_m[begin:over], blank_e[begin:over])
-    in_label, in_blank = logarithm(label_m[L], label_e[L]), logarithm(blank_m[L], blank_e[L])
-    top = max(in_label, in_blank)
-    if not np.isfinite(top):
-        return top, 0.0, False
-    found = top + np.log(np.exp(in_label - top) + np.exp(in_blank - top))
-    return found, np.exp(in_label - found), False
+    return at
 
 
 @part
@@ -150,22 +187,36 @@ def label_step(x, gathered_m, gathered_e, label_m, label_e, shares):
 
 
 @part
-def backward(cells, model, starred, star, columns, reached, last, room, shares, place, out):
-    """After `forward` with all shares kept: the posteriors of the states in `out`, or minus those of the columns.
+def backward(
+    cells, model, starred, star, columns, reached, last, used, room, shares, saved, segment, place, out
+):  # fmt: skip
+    """After `forward` with `keep`: the posteriors of the states in `out`, or minus those of the columns.
 
     Args:
-        last: how likely paths are to end in the last label.
+        last, used: what `forward` has found.
         place: where in `out` the first row begins, how far it is to the next, and whether states are wanted.
     """
+    T, L = cells[1], cells[4]
+    room[8:10, : L + 1] = 0  # what is in labels, label k at k + 1 again, and in blanks
+    room[8, L] = last
+    room[9, L] = 1 - last
+    first = (T - 1) // segment * segment
+    while first >= 0:
+        if first + segment < T:
+            take_back(room, L, saved[first // segment * 4 * (L + 1) :])
+            used = advance(cells, model, starred, star, columns, reached, room, shares, True, first, segment)
+        retreat(cells, model, starred, star, columns, reached, used, room, shares, place, out, first, segment)
+        first -= segment
+
+
+@part
+def retreat(cells, model, starred, star, columns, reached, at, room, shares, place, out, begin_frame, segment):
+    """The frames of a segment from the last one to `begin_frame`; `at` shares are kept of them."""
     address, T, V, pitch, L, blank, spare = cells
     first, apart, states = place
-    in_labels, in_blanks, moving, differs = room[0, : L + 1], room[1, : L + 1], room[2, : L + 1], room[7, : L + 1]
-    in_labels[:] = 0  # label k at k + 1 again
-    in_blanks[:] = 0
-    in_labels[L] = last
-    in_blanks[L] = 1 - last
-    begin, end, at = L, L, T + L * (2 * spare + 1)
-    for t in range(T - 1, -1, -1):
+    in_labels, in_blanks, moving, differs = room[8, : L + 1], room[9, : L + 1], room[10, : L + 1], room[7, : L + 1]
+    begin, end = L, L
+    for t in range(min(begin_frame + segment, T) - 1, begin_frame - 1, -1):
         while end > 0 and reached[end] > t:
             end -= 1
         over = end if end > 0 and reached[end] == t else end + 1
