@@ -22,6 +22,9 @@ from alignd import wire
 from alignd_kernels import compile_cache
 from alignd_server.device import Device
 from alignd_server.operations import backends
+from alignd_server.operations.family import FamilyOperation
+
+AnyFamily = FamilyOperation[Any, Any]
 
 log = structlog.get_logger("alignd.warm_up")
 
@@ -36,7 +39,7 @@ PROGRAM: Final = f"import sys; sys.path[:] = {{!r}}; from {__name__} import comp
 INTERPRETER_FLAGS: Final = {"isolated": "-I", "ignore_environment": "-E", "no_user_site": "-s", "no_site": "-S"}
 
 
-def warm_up(operations: Sequence[Any], devices: Sequence[Device]) -> None:
+def warm_up(operations: Sequence[AnyFamily], devices: Sequence[Device]) -> None:
     """Compile or load every kernel in use, and see that it answers.
 
     Raises:
@@ -54,7 +57,7 @@ def warm_up(operations: Sequence[Any], devices: Sequence[Device]) -> None:
     _run(operations, devices, types)
 
 
-def _compile(operations: Sequence[Any], cpu: Device, types: Sequence[wire.DataType]) -> None:
+def _compile(operations: Sequence[AnyFamily], cpu: Device, types: Sequence[wire.DataType]) -> None:
     if not compile_cache.is_complete():  # meanwhile, by another process
         own, *others = [types[start :: _processes(cpu)] for start in range(_processes(cpu))]
         with _compiling(others):
@@ -125,7 +128,7 @@ def _end_with_stdin() -> None:
     os._exit(1)
 
 
-def _run(operations: Sequence[Any], devices: Sequence[Device], types: Sequence[wire.DataType]) -> None:
+def _run(operations: Sequence[AnyFamily], devices: Sequence[Device], types: Sequence[wire.DataType]) -> None:
     for operation in operations:
         for device in devices:
             for data_type in types:

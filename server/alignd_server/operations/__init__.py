@@ -4,6 +4,7 @@ from typing import Any
 
 from alignd_server.operations.attention import AttentionOperation
 from alignd_server.operations.ctc import CtcOperation, CtcPosteriorsOperation
+from alignd_server.operations.family import FamilyOperation
 from alignd_server.operations.latents import LatentsOperation
 from alignd_server.operations.mas import MasOperation
 from alignd_server.operations.mas_posteriors import MasPosteriorsOperation
@@ -12,7 +13,7 @@ from alignd_server.operations.transducer import TransducerOperation, TransducerP
 __all__ = ["alignments"]
 
 
-def alignments() -> list[Any]:
+def alignments() -> list[FamilyOperation[Any, Any]]:
     """All operations on ragged batches."""
     return [
         MasOperation(),

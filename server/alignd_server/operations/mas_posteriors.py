@@ -14,7 +14,7 @@ from alignd_server.operations.ragged import DTYPES, concatenated, located
 
 
 class MasPosteriorsOperation(FamilyOperation[MasRequest, PosteriorsReply]):
-    """Probabilities of the cells."""
+    """Probabilities of the cells. (Beside `mas`, whose operation has ways of its own.)"""
 
     name = "mas_posteriors"
     rpc = MAS_POSTERIORS
