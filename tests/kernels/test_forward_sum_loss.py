@@ -226,6 +226,9 @@ def test_a_gradient_may_be_taken_twice_but_not_of_a_gradient() -> None:
     value = ak.forward_sum_loss(scores, tokens, frames)
     first = torch.autograd.grad(value, scores, retain_graph=True)[0]
     assert torch.equal(torch.autograd.grad(value * 2, scores, create_graph=True)[0], first * 2)
+    (again,) = torch.autograd.grad(ak.forward_sum_loss(scores, tokens, frames), scores, create_graph=True)
+    with pytest.raises(RuntimeError, match="forward_sum_loss cannot be differentiated twice"):
+        again.sum().backward()
     with torch.no_grad():
         scores += 1
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):

@@ -498,3 +498,10 @@ def test_nothing_heavy_is_imported_before_a_call_and_a_missing_torch_is_named() 
         "    else:\n"
         "        raise SystemExit('no error')\n"
     )
+
+
+def test_a_gradient_is_not_differentiated_again() -> None:
+    energies = torch.randn(1, 3, 6, requires_grad=True)
+    (gradient,) = torch.autograd.grad(ak.stepwise_expectation(energies).square().sum(), energies, create_graph=True)
+    with pytest.raises(RuntimeError, match="stepwise_expectation cannot be differentiated twice"):
+        gradient.sum().backward()

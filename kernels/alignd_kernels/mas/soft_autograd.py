@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.autograd.function import once_differentiable
 
 from alignd_kernels.arrays import host_scores
+from alignd_kernels.differentiable_once import differentiable_once
 from alignd_kernels.mas import cpu_sum, soft_blank, soft_rows
 from alignd_kernels.mas.batch import MasBatch
 from alignd_kernels.ragged import Int64Array, offsets_of
@@ -42,18 +42,18 @@ class ForwardSum(torch.autograd.Function):  # type: ignore[misc]
         return torch.from_numpy(np.where(costs == np.inf, 0.0, costs).astype(batch.dtype.accumulator))
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, gradient: Any) -> tuple[Any, None, None, None]:
         (scores,) = ctx.saved_tensors
         tokens, frames = ctx.lengths
         peaks, totals, minus = ctx.kept
         batch = _batch(scores, tokens, frames)
         out = np.zeros(scores.numel(), batch.dtype.accumulator)
-        weights = ctx.factors * gradient.to(torch.float64).numpy()
+        weights = ctx.factors * gradient.detach().to(torch.float64).numpy()
         soft_rows.gradients(
             batch, (peaks, totals), offsets_of(frames), weights, minus, out, _rows(batch), default_pool()
         )
-        return torch.from_numpy(out).view(scores.shape).to(scores.dtype), None, None, None
+        found = torch.from_numpy(out).view(scores.shape).to(scores.dtype)
+        return differentiable_once(found, "forward_sum_loss"), None, None, None
 
 
 def _batch(scores: Any, tokens: Int64Array, frames: Int64Array) -> MasBatch:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from alignd_kernels.arrays import host_scores
+from alignd_kernels.differentiable_once import differentiable_once
 from alignd_kernels.ragged import Int64Array
 from alignd_kernels.stepwise.cpu import StepwiseBatch
 from alignd_kernels.threads import default_pool
@@ -28,17 +29,18 @@ class Expectation(torch.autograd.Function):  # type: ignore[misc]
         return alpha
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, upstream: Any) -> Any:
         energies, initial, alpha = ctx.saved_tensors
         tokens, frames, keep, before = ctx.settings
         batch = batch_of(energies, tokens, frames, initial, keep, before)
         past, given = (_flat(tensor, batch.frames_first).numpy() for tensor in (alpha.detach(), upstream.detach()))
         found, by_initial = kernels(energies).backward(batch, past, given, default_pool())
-        gradient = _tensor(found, energies).to(energies.dtype)
+        name = "stepwise_expectation"
+        gradient = differentiable_once(_tensor(found, energies).to(energies.dtype), name)
         if by_initial is None:
             return gradient, None, None, None, None, None
-        return gradient, torch.from_numpy(by_initial).view(initial.shape).to(initial.dtype), None, None, None, None
+        other = torch.from_numpy(by_initial).view(initial.shape).to(initial.dtype)
+        return gradient, differentiable_once(other, name), None, None, None, None
 
 
 def kernels(energies: Any) -> Any:

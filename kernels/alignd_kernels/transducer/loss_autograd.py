@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from alignd_kernels.arrays import host_scores
+from alignd_kernels.differentiable_once import differentiable_once
 from alignd_kernels.padded import where_it_lies
 from alignd_kernels.ragged import Int64Array, offsets_of
 from alignd_kernels.threads import default_pool
@@ -43,21 +44,7 @@ class TransducerLoss(torch.autograd.Function):  # type: ignore[misc]
                 found = _dense(arcs, gradient.to(arcs.dtype), ctx.sizes, ctx.shape, ctx.dtype)
             else:
                 found = _backward_on_gpu(ctx, gradient)
-        if torch.is_grad_enabled():
-            found = _Once.apply(found, torch.zeros((), requires_grad=True))
-        return found, None, None, None, None, None
-
-
-class _Once(torch.autograd.Function):  # type: ignore[misc]
-    """A gradient that seems to depend on something, so that deriving it is an error rather than 0 in silence."""
-
-    @staticmethod
-    def forward(ctx: Any, gradient: Any, anything: Any) -> Any:
-        return gradient.view_as(gradient)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Any) -> Any:
-        raise RuntimeError("rnnt_loss cannot be differentiated twice: its gradient has no derivative here")
+        return differentiable_once(found, "rnnt_loss"), None, None, None, None, None
 
 
 def _batch(log_probs: Any, sizes: Sizes, modified: bool) -> TransducerBatch:
