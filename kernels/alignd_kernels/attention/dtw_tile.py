@@ -14,8 +14,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from alignd_kernels.ctc.vectors import Vectors, indices
 from alignd_kernels.numba_helpers import lanes_of
+from alignd_kernels.vectors import Vectors, indices
 
 LANES: Final = 32
 """Tokens of a strip: two vectors of float32 with AVX-512, whose instructions overlap."""

@@ -32,11 +32,11 @@ from alignd_kernels.ctc.plan import (
 )
 from alignd_kernels.ctc.targets import check_item, place_targets
 from alignd_kernels.ctc.tile import FRAMES
-from alignd_kernels.ctc.vectors import PAIRS
 from alignd_kernels.dtypes import DType
 from alignd_kernels.numba_helpers import addresses_of, array_at, model_of, take_next, unlocked
 from alignd_kernels.ragged import Int64Array
 from alignd_kernels.threads import WorkerPool
+from alignd_kernels.vectors import PAIRS
 
 __all__ = ["align", "scratch_bytes", "warm_up"]
 

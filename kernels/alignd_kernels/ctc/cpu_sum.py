@@ -14,14 +14,19 @@ from alignd_kernels.ctc.sum_batch import CtcCosts, CtcPosteriors
 from alignd_kernels.ctc.sums import OK, backward, forward
 from alignd_kernels.ctc.targets import TARGET_OUT_OF_RANGE, check_item, place_targets
 from alignd_kernels.dtypes import DType
-from alignd_kernels.mas.cpu_sum import NO_FINITE_PATH, NOT_FINITE, TOO_FEW_FRAMES, costs_of
 from alignd_kernels.numba_helpers import addresses_of, model_of, take_next, unlocked
 from alignd_kernels.ragged import Int64Array, offsets_of
+from alignd_kernels.status import Status
+from alignd_kernels.sums import costs_of
 from alignd_kernels.threads import WorkerPool
 
 # Fields of `items`, int64 [13, B]: address, frames, vocabulary, pitch, first target, labels, blank; where in the output
 # the first row begins, and how far it is to the next; frames to spare; frames of a segment, accumulators for the shares
 # of one and for the columns before each (`sums`).
+TOO_FEW_FRAMES: Final = int(Status.TOO_FEW_FRAMES)
+NOT_FINITE: Final = int(Status.NOT_FINITE)
+NO_FINITE_PATH: Final = int(Status.NO_FINITE_PATH)
+
 ITEM_FIELDS: Final = 13
 FRAMES_OF: Final = 1
 LABELS_OF: Final = 5

@@ -9,7 +9,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from alignd_kernels.ctc.tile import FRAMES
-from alignd_kernels.ctc.vectors import COLUMNS, PAIRS, Vectors, indices, permutes
+from alignd_kernels.vectors import COLUMNS, PAIRS, Vectors, indices, permutes
 
 
 @intrinsic

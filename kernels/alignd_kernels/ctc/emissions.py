@@ -9,8 +9,8 @@ import numpy.typing as npt
 from alignd_kernels.compile_cache import part
 from alignd_kernels.ctc.emission_tile import collect, look_up, spread, take_rows, turn_columns
 from alignd_kernels.ctc.tile import FRAMES
-from alignd_kernels.ctc.vectors import COLUMNS, PAIRS, looks_up, out_of_line
 from alignd_kernels.numba_helpers import widen
+from alignd_kernels.vectors import COLUMNS, PAIRS, looks_up, out_of_line
 
 LOOK_UP: Final = 0
 """A row of a small vocabulary lies in two registers: one instruction finds 16 emissions."""

@@ -11,9 +11,9 @@ from alignd_kernels.ctc.emissions import star_value
 from alignd_kernels.ctc.lattice import Blocks, States, backward, forward
 from alignd_kernels.ctc.not_finite import visited_not_finite
 from alignd_kernels.ctc.tile import FRAMES
-from alignd_kernels.ctc.vectors import PAIRS, out_of_line
 from alignd_kernels.numba_helpers import widen
 from alignd_kernels.status import Status
+from alignd_kernels.vectors import PAIRS, out_of_line
 
 OK: Final = int(Status.OK)
 NOT_FINITE: Final = int(Status.NOT_FINITE)

@@ -14,7 +14,7 @@ from alignd_kernels.compile_cache import part
 from alignd_kernels.ctc.emission_tile import mask_unreached
 from alignd_kernels.ctc.emissions import LOOK_UP, read_block, read_tile
 from alignd_kernels.ctc.tile import FRAMES, WORDS, advance, advance_kept, advance_kept_looked_up, advance_looked_up
-from alignd_kernels.ctc.vectors import LANES, PAIRS, out_of_line
+from alignd_kernels.vectors import LANES, PAIRS, out_of_line
 
 TILE_WORDS: Final = FRAMES * WORDS
 PAIRS_BITS: Final = PAIRS.bit_length() - 1

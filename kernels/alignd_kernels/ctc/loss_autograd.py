@@ -10,9 +10,9 @@ from alignd_kernels.ctc import cpu_sum
 from alignd_kernels.ctc.batch import CtcBatch
 from alignd_kernels.ctc.loss import Targets
 from alignd_kernels.differentiable_once import differentiable_once
-from alignd_kernels.mas.cpu_sum import costs_of
 from alignd_kernels.padded import where_it_lies
 from alignd_kernels.ragged import Int64Array
+from alignd_kernels.sums import costs_of
 from alignd_kernels.threads import default_pool
 
 

@@ -5,8 +5,8 @@ import numpy as np
 
 from alignd_kernels.compile_cache import part
 from alignd_kernels.ctc.emissions import star_value
-from alignd_kernels.ctc.vectors import out_of_line
 from alignd_kernels.numba_helpers import widen
+from alignd_kernels.vectors import out_of_line
 
 
 @part

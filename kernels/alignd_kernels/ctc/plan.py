@@ -14,8 +14,8 @@ from alignd_kernels.ctc.batch import CtcBatch
 from alignd_kernels.ctc.emissions import table_size
 from alignd_kernels.ctc.lattice import TILE_WORDS
 from alignd_kernels.ctc.tile import FRAMES
-from alignd_kernels.ctc.vectors import PAIRS
 from alignd_kernels.ragged import Int64Array
+from alignd_kernels.vectors import PAIRS
 
 KEPT_BYTES: Final = 8 << 20
 """Back-pointers up to which all are kept."""

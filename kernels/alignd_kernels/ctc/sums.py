@@ -25,12 +25,11 @@ import numpy as np
 
 from alignd_kernels.compile_cache import part
 from alignd_kernels.ctc.emissions import star_value
-from alignd_kernels.ctc.vectors import out_of_line
-from alignd_kernels.mas.cpu_sum import BLOCK, normalise
 from alignd_kernels.numba_helpers import array_at, widen
 from alignd_kernels.status import Status
-from alignd_kernels.transducer.scaled import distinct
+from alignd_kernels.sums import BLOCK, distinct, normalise, not_finite
 from alignd_kernels.vector_math import exp_parts, power_of_two
+from alignd_kernels.vectors import out_of_line
 
 OK: Final = int(Status.OK)
 
@@ -141,15 +140,6 @@ def gather(row, columns, star, x):
     """The emissions of labels; columns beyond the vocabulary are wildcards'."""
     for k in range(len(columns)):
         x[k] = widen(row[columns[k]]) if columns[k] < len(row) else star
-
-
-@part
-def not_finite(x):
-    """Whether any is NaN or +inf."""
-    found = False
-    for k in range(len(x)):
-        found |= not x[k] < np.inf
-    return found
 
 
 @part

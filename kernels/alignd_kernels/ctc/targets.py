@@ -7,8 +7,8 @@ import numpy as np
 
 from alignd_kernels.compile_cache import part
 from alignd_kernels.ctc.batch import STAR
-from alignd_kernels.ctc.vectors import out_of_line
 from alignd_kernels.status import Status
+from alignd_kernels.vectors import out_of_line
 
 OK: Final = int(Status.OK)
 EMPTY: Final = int(Status.EMPTY)

@@ -14,7 +14,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from alignd_kernels.ctc.vectors import LANES, PAIRS, Vectors, indices, permutes
+from alignd_kernels.vectors import LANES, PAIRS, Vectors, indices, permutes
 
 FRAMES: Final = 16
 """Frames of a tile: enough to make loading and storing the scores cheap, few enough that processors overlap tiles."""

@@ -26,18 +26,15 @@ from alignd_kernels.mas.soft_batch import MasCosts, MasPosteriors
 from alignd_kernels.numba_helpers import addresses_of, array_at, model_of, take_next, widen
 from alignd_kernels.ragged import Int64Array, offsets_of
 from alignd_kernels.status import Status
+from alignd_kernels.sums import BLOCK, costs_of, normalise, not_finite
 from alignd_kernels.threads import WorkerPool
-from alignd_kernels.vector_math import exp_parts, normalised, power_of_two
+from alignd_kernels.vector_math import exp_parts, power_of_two
 
 OK: Final = int(Status.OK)
 EMPTY: Final = int(Status.EMPTY)
 TOO_FEW_FRAMES: Final = int(Status.TOO_FEW_FRAMES)
 NOT_FINITE: Final = int(Status.NOT_FINITE)
 NO_FINITE_PATH: Final = int(Status.NO_FINITE_PATH)
-
-BLOCK: Final = 16
-"""Frames that are turned at once where frames are contiguous: a cache line of float32 of each token. Also frames
-between two normalisations of the mantissas, which at most triple in each and lose at most a third."""
 
 CELL_WORK: Final = 8
 """What a cell costs, in cells of the search for the best path, by which the pool reckons."""
@@ -70,12 +67,6 @@ def costs(batch: MasBatch, pool: WorkerPool | None = None, gradients: bool = Tru
     scores, statuses = sums(batch, found, _rows_of(batch), -1 if gradients else 0, pool)
     values = costs_of(scores, statuses).astype(batch.dtype.accumulator)
     return MasCosts(values, found if gradients else None, statuses, time.perf_counter_ns() - begun)
-
-
-def costs_of(scores: npt.NDArray[np.float64], statuses: npt.NDArray[np.int32]) -> npt.NDArray[np.float64]:
-    """`MasCosts.costs`, from log-likelihoods and statuses, float64 [B]."""
-    pathless = (statuses == TOO_FEW_FRAMES) | (statuses == NO_FINITE_PATH)
-    return np.where(pathless, np.inf, -scores)
 
 
 def scratch_bytes(batch: MasBatch) -> Int64Array:
@@ -250,23 +241,6 @@ def step(row, M, E, shares):
         shares[s] = stay / both if both > 0 else both
         M[s] = both * f
         E[s] = top + n
-
-
-@part
-def not_finite(E):
-    """Whether an exponent is NaN or +inf, as those of a bad score are."""
-    found = False
-    for s in range(len(E)):
-        found |= not E[s] < np.inf
-    return found
-
-
-@part
-def normalise(M, E):
-    for s in range(len(M)):
-        f, k = normalised(M[s])
-        M[s] = f
-        E[s] += k
 
 
 @part

@@ -17,9 +17,10 @@ import numpy.typing as npt
 from alignd_kernels.compile_cache import kernel, part
 from alignd_kernels.dtypes import DType
 from alignd_kernels.mas.batch import MasBatch
-from alignd_kernels.mas.cpu_sum import BLOCK, add, end_token, first_token, normalise, split
+from alignd_kernels.mas.cpu_sum import add, end_token, first_token, split
 from alignd_kernels.numba_helpers import addresses_of, array_at, model_of, take_next, widen
 from alignd_kernels.ragged import Int64Array
+from alignd_kernels.sums import BLOCK, normalise
 from alignd_kernels.threads import WorkerPool
 from alignd_kernels.vector_math import exp_parts, power_of_two
 

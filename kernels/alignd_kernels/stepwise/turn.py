@@ -8,8 +8,8 @@ from numba import types
 from numba.extending import intrinsic
 
 from alignd_kernels.compile_cache import part
-from alignd_kernels.ctc.vectors import Vectors
 from alignd_kernels.numba_helpers import lanes, lanes_of, widen
+from alignd_kernels.vectors import Vectors
 
 MARGIN: Final = 16
 """Elements of a row over tokens that come before token 0: a cache line of float32, so that a row can be read one token

@@ -15,8 +15,8 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from alignd_kernels.compile_cache import part
-from alignd_kernels.ctc.vectors import Vectors, indices
 from alignd_kernels.prefetch import emit_prefetch
+from alignd_kernels.vectors import Vectors, indices
 
 SIDE: Final = 8
 """Rows and nodes of a tile: pairs of float32 that fill a vector of AVX-512."""

@@ -7,32 +7,12 @@ relative error is an ulp or two at any magnitude, so that errors only grow by th
 are exact up to `EXACT` in magnitude.
 """
 
-from typing import Any, Final
-
-from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
+from typing import Final
 
 from alignd_kernels.compile_cache import part
 from alignd_kernels.vector_math import normalised, power_of_two
 
 EXACT: Final = 2.0**24
-
-
-@intrinsic
-def distinct(typing_context: Any) -> Any:
-    """Promises that no array argument of the function that calls this is written to through another one.
-
-    Otherwise a loop over many arrays is not compiled to vectors: it would have to compare too many addresses first.
-    """
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        for argument in builder.function.args[2:]:  # after the places of the result and of an exception
-            if isinstance(argument.type, ir.PointerType) and argument.type != ir.IntType(8).as_pointer():
-                argument.add_attribute("noalias")
-        return context.get_dummy_value()
-
-    return types.void(), generate
 
 
 @part

@@ -12,7 +12,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from alignd_kernels.ctc.vectors import Vectors, indices
+from alignd_kernels.vectors import Vectors, indices
 
 LANES: Final = 32
 """Nodes of a row in a strip: two vectors of float32 with AVX-512, whose chains of dependent instructions overlap."""

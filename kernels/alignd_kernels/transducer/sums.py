@@ -15,7 +15,8 @@ import numpy as np
 
 from alignd_kernels.compile_cache import part
 from alignd_kernels.numba_helpers import array_at, widen
-from alignd_kernels.transducer.scaled import added, distinct
+from alignd_kernels.sums import distinct
+from alignd_kernels.transducer.scaled import added
 from alignd_kernels.vector_math import exp_parts, power_of_two
 
 PRECISE: Final = 20_000.0
