@@ -108,7 +108,8 @@ class LatentsFamily:
         sigmas = None if log_sigma is None else _alike(log_sigma, "each item's log_sigma", z)[0]
         (frames, channels), tokens = latents.shape, len(means)
         if means.shape[1] != channels:
-            raise ValueError(f"each item's z has {channels} channels, but its mean {means.shape[1]}")
+            shapes = f"z is [frames, channels], {[*latents.shape]}, but its mean [tokens, channels], {[*means.shape]}"
+            raise ValueError(f"each item's {shapes}: their channels differ (VITS has them first: transpose)")
         if sigmas is not None and sigmas.shape != means.shape:
             shapes = f"{[*means.shape]}, not {[*sigmas.shape]}"
             raise ValueError(f"each item's log_sigma must be of its mean's shape {shapes}")
@@ -186,7 +187,11 @@ class LatentsJob:
         require_dimensions(mean, "mean", "B, tokens, channels")
         (B, T, C), shape = z.shape, tuple(mean.shape)
         if shape != (B, shape[1], C):
-            raise InvalidRequestError("mean", f"its shape {[*shape]} does not go with z's, {[B, T, C]}")
+            reason = f"its shape {[*shape]} does not go with z's, {[B, T, C]}: z is [B, frames, channels]"
+            turned = ", mean [B, tokens, channels]; VITS has channels first: pass z.transpose(1, 2)"
+            raise InvalidRequestError("mean", reason + turned)
+        if log_sigma is not None:
+            require_dimensions(log_sigma, "log_sigma", "B, tokens, channels")
         if log_sigma is not None and tuple(log_sigma.shape) != shape:
             raise InvalidRequestError("log_sigma", f"its shape {[*log_sigma.shape]} is not that of mean, {[*shape]}")
         self._arrays = (z, mean, log_sigma)

@@ -23,6 +23,7 @@ from alignd_kernels import compile_cache
 from alignd_server.device import Device
 from alignd_server.operations import backends
 from alignd_server.operations.family import FamilyOperation
+from alignd_server.operations.ragged import DTYPES
 
 AnyFamily = FamilyOperation[Any, Any]
 
@@ -48,7 +49,7 @@ def warm_up(operations: Sequence[AnyFamily], devices: Sequence[Device]) -> None:
     types = list(wire.DataType)
     cpu = next((device for device in devices if device.pool), None)
     if cpu and not compile_cache.is_complete():
-        _say("compiling the kernels for this machine, once: takes up to a minute")
+        _say("compiling the kernels for this machine, once: takes a minute or two")
         with compile_cache.compiling_alone():
             _compile(operations, cpu, types)
     for device in devices:
@@ -132,6 +133,7 @@ def _run(operations: Sequence[AnyFamily], devices: Sequence[Device], types: Sequ
     for operation in operations:
         for device in devices:
             for data_type in types:
+                backends.compile_for(operation.room, device, operation.kernels, DTYPES[data_type])
                 example = operation.example(data_type)
                 operation.cost(example, device)
                 (reply,) = operation.run([example], device, alone=True).replies

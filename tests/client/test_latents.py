@@ -81,7 +81,7 @@ BAD: dict[str, tuple[Any, ItemCode, str]] = {
     "no channels": ((np.zeros((2, 0), "f4"), np.zeros((1, 0), "f4")), ItemCode.EMPTY, "at least one of each"),
     "more tokens": ((np.zeros((2, C), "f4"), np.zeros((3, C), "f4")), ItemCode.TOO_FEW_FRAMES, ""),
     "NaN": ((np.full((3, C), np.nan, "f4"), np.zeros((2, C), "f4")), ItemCode.NOT_FINITE, ""),
-    "other channels": ((np.zeros((3, C), "f4"), np.zeros((2, 5), "f4")), ItemCode.MALFORMED, "8 channels"),
+    "other channels": ((np.zeros((3, C), "f4"), np.zeros((2, 5), "f4")), ItemCode.MALFORMED, "their channels differ"),
     "other sigmas": (
         (np.zeros((3, C), "f4"), np.zeros((2, C), "f4"), np.zeros((1, C), "f4")),
         ItemCode.MALFORMED,

@@ -401,3 +401,19 @@ def test_binarization_loss() -> None:
     for other in (torch.zeros(1, 3, 2), torch.ones(2)):
         with pytest.raises(ValueError, match=r"one shape|nothing in hard"):
             ak.attention_binarization_loss(other, soft)
+
+
+def test_logarithms_are_no_probabilities() -> None:
+    with pytest.raises(ValueError, match="softmax"):
+        ak.binarize(torch.randn(1, 9, 4).log_softmax(-1), torch.tensor([4]), torch.tensor([9]))
+
+
+def test_a_softmax_over_the_prior_is_finite_in_padding_too() -> None:
+    tokens, frames = torch.tensor([6, 4]), torch.tensor([20, 15])
+    scores = torch.randn(2, 20, 6, requires_grad=True)
+    prior = ak.beta_binomial_prior(tokens, frames, log=True)
+    soft = (scores.log_softmax(-1) + prior).softmax(-1)
+    ak.attention_binarization_loss(ak.binarize(soft, tokens, frames), soft).backward()
+    assert scores.grad.isfinite().all()
+    assert not soft[1, :, 4:][:15].any()
+    assert prior[1, 15:].count_nonzero() == 0

@@ -360,3 +360,11 @@ except ImportError as error:
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=100)
     assert "alignd-kernels[gpu]" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["average_frames", "gather", "compact", "modified"])
+def test_another_packages_order_of_arguments_is_told(name: str) -> None:
+    """torchaudio's fifth argument is blank, warp_rnnt's a flag."""
+    one = torch.ones(1, dtype=torch.int32)
+    with pytest.raises(TypeError, match=f"{name} must be True or False, not -1"):
+        ak.rnnt_loss(torch.zeros(1, 1, 2, 3), one[:, None], one, one, **{name: -1})

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -55,6 +56,25 @@ def ctc_requests(data_type: wire.DataType) -> Iterator[wire.CtcRequest]:
         yield request((50, 7), V=100, star=star, stars=True)
 
 
+def other_requests(data_type: wire.DataType) -> Iterator[tuple[wire.Rpc[Any, Any], Any]]:
+    """Of the other families: what their kernels are told apart by."""
+    storage, one, three, nine = data_type.storage, *(np.full(1, n, np.int64) for n in (1, 3, 9))
+    yield wire.MAS_POSTERIORS, wire.MasRequest(np.zeros(27, storage), data_type, three, nine)
+    speech = wire.CtcRequest(np.zeros(27, storage), data_type, nine, 3, np.array([1, 2, 1], np.int32), three)
+    yield wire.CTC_POSTERIORS, speech
+    for unit in (False, True):
+        z, mean = np.zeros(18, storage), np.zeros(6, storage)
+        sigmas = mean[:0] if unit else mean
+        yield wire.MAXIMUM_PATH_FROM_LATENTS, wire.LatentsRequest(z, mean, sigmas, data_type, three, nine, 2, unit)
+    for rpc in (wire.TRANSDUCER_ALIGN, wire.TRANSDUCER_POSTERIORS):
+        for modified in (False, True):
+            yield rpc, wire.TransducerRequest(np.zeros(2 * 9 * 4, storage), data_type, nine, three, modified)
+    for mode in wire.AttentionMode:
+        for log in (False, True)[: 1 if mode is wire.AttentionMode.STEPWISE else 2]:
+            maps = np.zeros(2 * 27, storage)
+            yield wire.ALIGN_ATTENTION, wire.AttentionRequest(maps, data_type, 2 * one, three, nine, mode, log)
+
+
 @pytest.mark.timeout(300)
 def test_no_request_waits_for_a_compiler(tmp_path: Path) -> None:
     # With a cache of its own, so that a kernel that was forgotten at the start is compiled, not loaded.
@@ -68,6 +88,8 @@ def test_no_request_waits_for_a_compiler(tmp_path: Path) -> None:
                 assert len(ask(server.target, wire.MAXIMUM_PATH, mas).statuses) == len(mas)
             for ctc in ctc_requests(data_type):
                 assert len(ask(server.target, wire.FORCED_ALIGN, ctc).statuses) == len(ctc)
+            for rpc, request in other_requests(data_type):
+                assert len(ask(server.target, rpc, request).statuses) == 1
         assert seconds(server) == before
     with ServerProcess(*flags, environment={"ALIGND_CACHE_DIR": str(tmp_path)}) as again:
         assert seconds(again) == 0  # loaded

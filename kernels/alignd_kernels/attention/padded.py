@@ -54,8 +54,8 @@ def align_attention(
 
     Modes: "mas", the best path in which every token has at least one frame and every frame one token (Kim et al. 2020,
     "Glow-TTS"); "dtw", dynamic time warping, in which tokens may share a frame (as Whisper's word timing); "stepwise",
-    the hard walk of He et al. 2019, "stepwise monotonic attention": the values are probabilities to stay, and token j
-    is left after frame t unless value[j, t] > 0.5.
+    the hard walk of He et al. 2019, "stepwise monotonic attention": the values are probabilities to stay; coming from
+    token j into frame t ≥ 1 it stays there if value[j, t] > 0.5. Tokens that it never reaches have no frames.
 
     Args:
         attention: [B, H, S, T] (heads, tokens, frames), or [H, S, T] for one item; float16, bfloat16, float32 or

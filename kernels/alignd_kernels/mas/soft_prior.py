@@ -27,8 +27,9 @@ def beta_binomial_prior(
             that a frame's values sum to less than 1, as its published code computes it.
 
     Returns:
-        float64 [T, S]; for lengths [B] padded [B, max T, max S], 0 (log: −inf) beyond an item's lengths, a torch tensor
-        if `tokens` is one.
+        float64 [T, S]; for lengths [B] padded [B, max T, max S], a torch tensor if `tokens` is one. Beyond an item's
+        lengths it is 0; as a logarithm −inf beyond its tokens, but 0 in frames beyond its frames, so that a softmax
+        over tokens, and its gradient, stay finite in every frame.
 
     Raises:
         TypeError: lengths that are not integers.
@@ -47,6 +48,8 @@ def beta_binomial_prior(
         if (s, t) not in known:
             known[s, t] = _log_prior(s, t, scaling_factor, s if form == "fastpitch" else s - 1)
         padded[b, :t, :s] = known[s, t]
+    if log:
+        padded[np.arange(padded.shape[1]) >= T.reshape(-1, 1)] = 0
     found = padded if log else np.exp(padded)
     found = found if S.ndim else found[0]
     if not is_torch(tokens):

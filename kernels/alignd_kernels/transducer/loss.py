@@ -80,8 +80,11 @@ def rnnt_loss(
         MemoryError: what is needed beside the arguments cannot be had.
         ImportError: torch is not installed: the extra `alignd-kernels[gpu]` brings it.
     """
-    del gather
     torch = torch_module()
+    flags = {"average_frames": average_frames, "gather": gather, "compact": compact, "modified": modified}
+    for name, flag in flags.items():
+        if not isinstance(flag, bool):
+            raise TypeError(f"{name} must be True or False, not {flag!r} (the order of arguments is warp_rnnt's)")
     names = ("log_probs", "labels", "frames_lengths", "labels_lengths")
     arguments = (log_probs, labels, frames_lengths, labels_lengths)
     _check_types(arguments, names)

@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from alignd.wire.arrays import Buffers, DeviceArray, pieces
+from alignd_kernels.dtypes import DType
 from alignd_server.device import Device
 
 
@@ -74,6 +75,12 @@ def warm_up(room: str, device: Device, suffix: str = "") -> None:
     if device.torch_device and device.torch_device.startswith("cuda") and on_gpu(room, device, suffix):
         with _own_stream(device.torch_device):
             backend(room, device, suffix).warm_up(device.torch_device)
+
+
+def compile_for(room: str, device: Device, suffix: str, dtype: DType) -> None:
+    """Compile, or load, all that the host's processors run of a module for one type: more than an example needs."""
+    if not on_gpu(room, device, suffix):
+        backend(room, device, suffix).warm_up([dtype])
 
 
 _local = threading.local()
