@@ -19,6 +19,7 @@ from alignd.wire import (
     Rpc,
 )
 from alignd.wire.ctc import CTC_PATHS, CTC_STATES
+from alignd.wire.ragged import MAX_REPLY_BYTES
 from alignd_client.arguments import blank_of
 from alignd_client.arrays import (
     NUMPY,
@@ -194,6 +195,14 @@ class CtcPosteriorsFamily(_Family[PosteriorsReply]):
     """Probabilities of the states."""
 
     rpc = CTC_POSTERIORS
+
+    def refuse(self, item: CtcItem) -> ItemStatus | None:
+        nbytes = 4 * item.frames * (2 * item.labels + 1)
+        if nbytes <= MAX_REPLY_BYTES:
+            return super().refuse(item)
+        size = f"{item.frames} frames × {2 * item.labels + 1} states"
+        reason = f"posteriors of {size} take {nbytes} bytes, over the limit of {MAX_REPLY_BYTES}"
+        return ItemStatus(ItemCode.TOO_LARGE, "targets", reason)
 
     def check(self, contents: CtcContents, reply: PosteriorsReply) -> None:
         CTC_STATES.check_reply(contents, reply)

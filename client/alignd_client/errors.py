@@ -112,7 +112,8 @@ class ServerUnavailableError(AlignError, ConnectionError):
         else:
             super().__init__(
                 f"no alignd server answers at {target}{why}: start one with `alignd-server`, "
-                "which at its first start compiles for a minute or two, or name another one's host:port as the target or in ALIGND_TARGET"
+                "which at its first start compiles for a minute or two, "
+                "or name another one's host:port as the target or in ALIGND_TARGET"
             )
 
 

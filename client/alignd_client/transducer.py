@@ -34,6 +34,7 @@ from alignd_client.arrays import (
     to_numpy,
     wrapped,
 )
+from alignd_client.errors import InvalidRequestError
 from alignd_client.family import OnError, failed_places
 from alignd_client.pairs import Items, Pairs, either_pairs
 from alignd_client.posteriors import Posteriors, unpacked
@@ -111,6 +112,8 @@ class _Family(Generic[Reply, ResultT]):
         if isinstance(raw, tuple):
             log_probs, targets = raw
             return from_log_probs(log_probs, targets, self.blank, "each item's log_probs", self.device)
+        if self.blank:
+            raise InvalidRequestError("blank", f"without targets column 0 is the blank, not {self.blank}")
         return from_arcs(raw, "each item", borrow, self.device)
 
     def refuse(self, item: TransducerItem) -> ItemStatus | None:

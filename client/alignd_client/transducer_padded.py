@@ -44,6 +44,8 @@ class TransducerAlignJob:
             raise InvalidRequestError(
                 "targets", f"log_probs of {V} columns need them; without, blank and label are given"
             )
+        if self._targets is None and blank:
+            raise InvalidRequestError("blank", f"without targets column 0 is the blank, not {blank}")
         if self._targets is not None and self._targets.shape != (B, nodes - 1):
             shape, wanted = list(self._targets.shape), [B, nodes - 1]
             raise InvalidRequestError(

@@ -12,6 +12,14 @@ from alignd_kernels.status import InvalidItemsError, Status
 LARGEST: Final = 2**31 - 1  # stands for every label beyond int32: out of range in any vocabulary
 
 
+def check_blank(blank: Any) -> None:
+    """Raises:
+    TypeError: it is no integer: half a column, or True, would be taken for one.
+    """
+    if isinstance(blank, bool) or not isinstance(blank, int | np.integer):
+        raise TypeError(f"blank must be an integer, a column of log_probs, not {blank!r}")
+
+
 def where_it_lies(storage: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], tuple[int, ...]]:
     """An array as a flat buffer, and the elements from one index to the next on each axis: read where it lies if the
     last axis is contiguous, as in a transposed view or a slice; else from a copy."""

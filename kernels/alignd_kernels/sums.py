@@ -41,6 +41,13 @@ def not_finite(E):
     return found
 
 
+@part
+def summed(total, exponents):
+    """The log-likelihood `total`, or −inf where it needs more powers of two than the exponents' type holds exactly."""
+    limit = 2.0**23 if exponents.itemsize == 4 else 2.0**52
+    return total if abs(total) < limit * np.log(2.0) else -np.inf
+
+
 @intrinsic
 def distinct(typing_context: Any) -> Any:
     """Promises that no array argument of the function that calls this is written to through another one.

@@ -7,6 +7,7 @@ can a call be refused before its message is read, since gRPC reads a unary reque
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import fields
 from functools import partial
 from typing import Any, NoReturn
 
@@ -110,7 +111,7 @@ class AlignmentHandlers(grpc.GenericRpcHandler):
             self._waiting.pop(job, None)
         if job.error is not None:
             raise job.error
-        reply: bytes = await self._off_loop(rpc.encode_reply, job.reply, job.cost.nbytes)
+        reply: bytes = await self._off_loop(rpc.encode_reply, job.reply, max(job.cost.nbytes, _nbytes(job.reply)))
         return reply
 
     async def _off_loop(self, codec: Callable[[Any], Any], value: Any, nbytes: int) -> Any:
@@ -170,6 +171,11 @@ class AlignmentHandlers(grpc.GenericRpcHandler):
         if reason:
             log.debug("rejected", method=rpc.name, reason=reason, error=str(error))
             self._engine.metrics.rejected.labels(self._engine.short_name(rpc.name), reason).inc()
+
+
+def _nbytes(reply: Any) -> int:
+    """Of its arrays."""
+    return sum(getattr(getattr(reply, field.name), "nbytes", 0) for field in fields(reply))
 
 
 def _deadline(context: Context) -> float | None:

@@ -47,3 +47,13 @@ def test_bad_items_fail_alone(client: Any) -> None:
     assert all(answer.posteriors.shape == (0, 0) and np.isnan(answer.score) for answer in answers[1:-1])
     with pytest.raises(InvalidRequestError, match="star_score"):
         client.ctc_posteriors([good], [[1]], star_score=np.nan)
+
+
+def test_posteriors_far_larger_than_their_emissions_are_refused(client: Any) -> None:
+    good, many = emissions()[0], np.zeros((20_000, 2), np.float32)
+    targets = [[1], np.ones(9_000, np.int32), [1]]
+    one, bad, other = client.ctc_posteriors([good, many, good], targets, on_error="return")
+    assert one.status.ok
+    assert other.status.ok
+    assert bad.status.code is ItemCode.TOO_LARGE
+    assert str(4 * 20_000 * 18_001) in bad.status.message

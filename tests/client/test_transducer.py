@@ -175,6 +175,11 @@ def test_errors_name_what_is_wrong(client: Any) -> None:
         client.align_transducer([good], [[1]], on_error="ignore")
     with pytest.raises(InvalidRequestError, match="1 of them and more log_probs"):
         list(client.align_transducer([good, good], [[1]]))
+    arcs = reduced(good, np.array([1], np.int32), 0)
+    with pytest.raises(InvalidRequestError, match="without targets column 0 is the blank"):
+        list(client.align_transducer([arcs], blank=1))
+    with pytest.raises(InvalidRequestError, match="without targets column 0 is the blank"):
+        client.transducer_align(arcs[None], blank=1)
     with pytest.raises(ValueError, match=r"without targets must be \[frames, labels \+ 1, 2\]"):
         list(client.align_transducer([good]))
     with pytest.raises(InvalidItemError, match="item 1: target 7"):

@@ -1,5 +1,6 @@
 """CTC as users call it: the loss, as torch has it; padded posteriors, label priors, emissions of target columns."""
 
+import math
 import subprocess
 import sys
 from collections.abc import Callable
@@ -433,3 +434,23 @@ def test_bad_target_columns() -> None:
             ak.ctc_target_columns(*changed)
     with pytest.raises(TypeError, match="targets must be integers"):
         ak.ctc_column_targets(targets + 0.5)
+
+
+def test_costs_beyond_what_exponents_hold_are_infinite() -> None:
+    log_probs, targets = torch.full((2000, 1, 3), -1e4), torch.tensor([[1, 2]])
+    lengths = torch.tensor([2000]), torch.tensor([2])
+    assert ak.ctc_loss(log_probs, targets, *lengths) == math.inf
+    assert ak.ctc_loss(log_probs.double(), targets, *lengths, reduction="none") == pytest.approx(2e7, rel=1e-5)
+
+
+@pytest.mark.parametrize("blank", [0.5, True, "0"])
+def test_a_blank_that_is_no_integer(blank: Any) -> None:
+    one = torch.ones(1, dtype=torch.int64)
+    with pytest.raises(TypeError, match="blank must be an integer"):
+        ak.ctc_loss(torch.zeros(3, 1, 4), one[:, None], 3 * one, one, blank=blank)
+    with pytest.raises(TypeError, match="blank must be an integer"):
+        ak.ctc_posteriors(torch.zeros(1, 3, 4), one[:, None], blank=blank)
+    with pytest.raises(TypeError, match="blank must be an integer"):
+        ak.rnnt_loss(torch.zeros(1, 3, 2, 4), one[:, None], 3 * one, one, blank=blank)
+    with pytest.raises(TypeError, match="blank must be an integer"):
+        ak.transducer_align(torch.zeros(1, 3, 2, 4), one[:, None], blank=blank)

@@ -353,3 +353,12 @@ def test_padded_bad_arguments() -> None:
     elsewhere = torch.zeros(1, 2, 3, device="meta")
     with pytest.raises(NotImplementedError, match="\\.cpu\\(\\)"):
         ak.mas_posteriors(elsewhere, torch.ones(1, 2, 3))
+
+
+def test_sums_beyond_what_exponents_hold_are_no_finite_path() -> None:
+    """Not wrong in silence: float64 holds them."""
+    value, mask = np.full((1, 3, 2000), -1e4, np.float32), np.ones((1, 3, 2000), bool)
+    with pytest.raises(ak.InvalidItemsError, match="sums overflow"):
+        ak.mas_posteriors(value, mask)
+    posteriors, _ = ak.mas_posteriors(value.astype(np.float64), mask)
+    np.testing.assert_allclose(posteriors[0].sum(0), 1, atol=1e-9)

@@ -1,5 +1,6 @@
 """Stepwise monotonic attention as users call it, against the reference: values, gradients, paths, heads, errors."""
 
+import math
 import re
 from typing import Any, NamedTuple
 
@@ -505,3 +506,19 @@ def test_a_gradient_is_not_differentiated_again() -> None:
     (gradient,) = torch.autograd.grad(ak.stepwise_expectation(energies).square().sum(), energies, create_graph=True)
     with pytest.raises(RuntimeError, match="stepwise_expectation cannot be differentiated twice"):
         gradient.sum().backward()
+
+
+def test_energies_masked_by_the_least_number_leave_no_mass_in_padding() -> None:
+    energies = torch.zeros(1, 3, 4)
+    energies[0, 1, :2] = torch.finfo(torch.float32).min
+    padded = ak.stepwise_expectation(energies, frame_lengths=[2], form="sma")
+    torch.testing.assert_close(padded[..., :2], ak.stepwise_expectation(energies[..., :2], form="sma"))
+
+
+def test_nan_beyond_the_lengths_has_no_gradient() -> None:
+    attention = torch.rand(1, 2, 3, 4)
+    attention[..., 3] = math.nan
+    attention.requires_grad_()
+    ak.focus_rate(attention, frame_lengths=[3]).sum().backward()
+    assert attention.grad[..., :3].isfinite().all()
+    assert not attention.grad[..., 3].any()

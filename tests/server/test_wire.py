@@ -156,6 +156,13 @@ def ctc_of(**more: Any) -> wire.CtcRequest:
     return wire.CtcRequest(log_probs, wire.DataType.FLOAT32, one, vocabulary, targets, one, **more)
 
 
+def long_ctc(frames: int, labels: int) -> wire.CtcRequest:
+    """Of one column: the reply of its posteriors is far larger."""
+    one, targets = np.ones(1, np.int64), np.zeros(labels, np.int32)
+    log_probs = np.zeros(frames, "f4")
+    return wire.CtcRequest(log_probs, wire.DataType.FLOAT32, frames * one, 1, targets, labels * one)
+
+
 def mas_of(tokens: int, frames: int) -> wire.MasRequest:
     lengths = (np.array([length], np.int64) for length in (tokens, frames))
     return wire.MasRequest(np.zeros(tokens * frames, "f4"), wire.DataType.FLOAT32, *lengths)
@@ -438,6 +445,7 @@ def test_fields_of_a_newer_client_are_passed_over() -> None:
         (wire.MAXIMUM_PATH, mas_of(tokens=0, frames=3 << 20), "frames"),
         (wire.MAXIMUM_PATH, mas_of(tokens=3 << 20, frames=0), "tokens"),
         (wire.MAS_POSTERIORS, mas_of(tokens=3 << 20, frames=0), "tokens"),
+        (wire.CTC_POSTERIORS, long_ctc(30_000, 20_000), "target_lengths"),
         (wire.ALIGN_ATTENTION, attention_of(0, 3 << 20, 1), "tokens"),
         (wire.ALIGN_ATTENTION, attention_of(3 << 20, 1, 0), "heads"),
         (wire.ALIGN_ATTENTION, attention_of(1, 1, 1, mode=wire.AttentionMode.STEPWISE, log=True), "log"),

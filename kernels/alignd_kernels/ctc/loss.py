@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from alignd_kernels.arrays import host, is_torch, lengths, on_gpu
-from alignd_kernels.padded import int32_labels
+from alignd_kernels.padded import check_blank, int32_labels
 from alignd_kernels.ragged import Int64Array, offsets_of
 from alignd_kernels.with_torch import torch_module
 
@@ -33,7 +33,7 @@ def ctc_loss(
     checked arguments.
 
     Graves et al. 2006, "Connectionist Temporal Classification". Computed in float32 (float64 for float64), in numbers
-    with an exponent, so that errors do not grow with the logarithms.
+    with an exponent, so that errors do not grow with the logarithms; in float32 a cost above 5.8 million is +inf.
 
     The gradient is the derivative by the log-probs as they are given: minus the probability that a path emits the
     column in the frame. torch's adds exp(log_probs), as if a log-softmax were part of the loss. By what is before a
@@ -79,6 +79,7 @@ def ctc_loss(
         return _on_gpu(log_probs)
     scores = log_probs[:, None] if single else log_probs
     T, B, V = scores.shape
+    check_blank(blank)
     if not 0 <= blank < V:
         raise ValueError(f"blank is {blank}; it must be within [0, {V}), the columns of log_probs")
     if B == 0 and reduction == "mean":

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from alignd_kernels.arrays import host, host_scores, is_torch, lengths, on_gpu
 from alignd_kernels.ctc.batch import STAR_MAX, CtcBatch
 from alignd_kernels.dtypes import DType
-from alignd_kernels.padded import int32_labels, like, raise_if_failed, where_it_lies
+from alignd_kernels.padded import check_blank, int32_labels, like, raise_if_failed, where_it_lies
 from alignd_kernels.status import Status
 
 
@@ -144,6 +144,7 @@ def check_shapes(log_probs: Any, targets: Any, blank: int) -> tuple[int, int, in
         raise ValueError(f"targets must be [batch, labels], not of shape {target_shape}")
     if shape[0] != target_shape[0]:
         raise ValueError(f"log_probs has {shape[0]} items, but targets {target_shape[0]}")
+    check_blank(blank)
     if not 0 <= blank < shape[2]:
         raise ValueError(f"blank is {blank}; it must be within [0, {shape[2]}), the columns of log_probs")
     return shape[0], shape[1], shape[2], target_shape[1]

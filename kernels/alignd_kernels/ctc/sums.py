@@ -27,7 +27,7 @@ from alignd_kernels.compile_cache import part
 from alignd_kernels.ctc.emissions import star_value
 from alignd_kernels.numba_helpers import array_at, widen
 from alignd_kernels.status import Status
-from alignd_kernels.sums import BLOCK, distinct, normalise, not_finite
+from alignd_kernels.sums import BLOCK, distinct, normalise, not_finite, summed
 from alignd_kernels.vector_math import exp_parts, power_of_two
 from alignd_kernels.vectors import out_of_line
 
@@ -68,7 +68,9 @@ def forward(cells, model, starred, star, columns, reached, room, shares, saved, 
     top = max(in_label, in_blank)
     if not np.isfinite(top):
         return top, 0.0, used
-    found = top + np.log(np.exp(in_label - top) + np.exp(in_blank - top))
+    found = summed(top + np.log(np.exp(in_label - top) + np.exp(in_blank - top)), room)
+    if not np.isfinite(found):
+        return found, 0.0, used
     return found, np.exp(in_label - found), used
 
 

@@ -10,6 +10,7 @@ Numbers, with ulp = 2⁻²³ (2⁻⁵² for float64) and scores up to 20,000 in 
 most 1 + 4 ulp (an exponential, two sums' terms, a product), as if the item had other scores, off by that much each. So
 the log-likelihood is off by at most 4 · T ulp, and posteriors, of which each share is rounded too, by at most 8 · T
 ulp; over 2,000 frames of float32 that is 0.001 and 0.002 at worst. Larger scores add their own ulp for each frame.
+Where the log-likelihood is beyond ±5.8 million in float32, exponents would not be exact: no path is finite then.
 """
 
 import time
@@ -26,7 +27,7 @@ from alignd_kernels.mas.soft_batch import MasCosts, MasPosteriors
 from alignd_kernels.numba_helpers import addresses_of, array_at, model_of, take_next, widen
 from alignd_kernels.ragged import Int64Array, offsets_of
 from alignd_kernels.status import Status
-from alignd_kernels.sums import BLOCK, costs_of, normalise, not_finite
+from alignd_kernels.sums import BLOCK, costs_of, normalise, not_finite, summed
 from alignd_kernels.threads import WorkerPool
 from alignd_kernels.vector_math import exp_parts, power_of_two
 
@@ -221,7 +222,7 @@ def forward(cells, frames_first, model, columns, turned, shares, place):
         bad |= not_finite(E[: end - begin])
         if t % BLOCK == BLOCK - 1:
             normalise(M[: end - begin], E[: end - begin])
-    found = np.log(np.float64(mantissas[S - 1])) + np.float64(exponents[S - 1]) * np.log(2.0)
+    found = summed(np.log(np.float64(mantissas[S - 1])) + np.float64(exponents[S - 1]) * np.log(2.0), exponents)
     return found, not bad and np.isfinite(found)
 
 

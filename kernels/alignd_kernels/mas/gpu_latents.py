@@ -3,7 +3,10 @@
 Products are in float32 proper: TF32 keeps 10 bits of what a difference of squares is made of.
 """
 
+import contextlib
+import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -35,19 +38,32 @@ def align(batch: LatentBatch, device: str) -> MasResult:
     return MasResult(durations, found.scores, found.statuses, time.perf_counter_ns() - begun)
 
 
+_settings = threading.Lock()
+
+
+@contextlib.contextmanager
+def _without_tf32() -> Iterator[None]:
+    """Torch's setting is the process's, and lanes are threads: one at a time, and as it was afterwards."""
+    matmul = torch.backends.cuda.matmul
+    name, exact = ("fp32_precision", "ieee") if hasattr(matmul, "fp32_precision") else ("allow_tf32", False)
+    with _settings:
+        before = getattr(matmul, name)
+        setattr(matmul, name, exact)
+        try:
+            yield
+        finally:
+            setattr(matmul, name, before)
+
+
 def _lattice(z: Any, mean: Any, log_sigma: Any, out: Any) -> None:
     """`latents.lattice` on the device."""
-    allowed = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = False
-    try:
+    with _without_tf32():
         inverse = torch.ones_like(mean) if log_sigma is None else torch.exp(-2 * log_sigma)
         scaled = mean * inverse
         torch.matmul(scaled, z.T, out=out)
         out.addmm_(inverse, (z * z).T, alpha=-0.5)
         constant = -0.5 * (mean * scaled).sum(1) - 0.5 * z.shape[1] * LOG_2_PI
         out += (constant if log_sigma is None else constant - log_sigma.sum(1))[:, None]
-    finally:
-        torch.backends.cuda.matmul.allow_tf32 = allowed
 
 
 def scratch_bytes(batch: LatentBatch) -> Int64Array:

@@ -20,7 +20,7 @@ from alignd_kernels.mas.batch import MasBatch
 from alignd_kernels.mas.cpu_sum import add, end_token, first_token, split
 from alignd_kernels.numba_helpers import addresses_of, array_at, model_of, take_next, widen
 from alignd_kernels.ragged import Int64Array
-from alignd_kernels.sums import BLOCK, normalise
+from alignd_kernels.sums import BLOCK, normalise, summed
 from alignd_kernels.threads import WorkerPool
 from alignd_kernels.vector_math import exp_parts, power_of_two
 
@@ -137,7 +137,9 @@ def _forward(cells, model, blank, columns, tokens, place, junctions, apart):
     top = max(in_token, in_blank)
     if not np.isfinite(top):
         return top, 0.0
-    found = top + np.log(np.exp(in_token - top) + np.exp(in_blank - top))
+    found = summed(top + np.log(np.exp(in_token - top) + np.exp(in_blank - top)), columns)
+    if not np.isfinite(found):
+        return found, 0.0
     return found, np.exp(in_token - found)
 
 

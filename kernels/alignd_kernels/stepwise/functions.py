@@ -177,7 +177,8 @@ def focus_rate(attention: Any, token_lengths: Any = None, frame_lengths: Any = N
         within = torch.arange(S, device=attention.device) < tokens.view(-1, 1)
         items = items.masked_fill(~within[:, None, :, None], -math.inf)
     counted = (torch.arange(T, device=attention.device) < frames.view(-1, 1)) & (tokens > 0).view(-1, 1)
-    most = items.amax(-2).masked_fill(~counted[:, None], 0.0)
+    # Before the maximum, whose gradient is NaN where it is.
+    most = items.masked_fill(~counted[:, None, None], 0.0).amax(-2)
     rates = most.sum(-1, dtype=kind) / frames.clamp(min=1).view(-1, 1)
     return rates.view(attention.shape[:-2])
 
@@ -251,5 +252,5 @@ def _softmax_over_frames(torch: Any, energies: Any, frames: Int64Array) -> Any:
     T = energies.shape[-1]
     if (frames < T).any():
         beyond = torch.arange(T) >= torch.from_numpy(frames).view(*energies.shape[:-2], 1, 1)
-        energies = energies.masked_fill(beyond, torch.finfo(energies.dtype).min)
+        energies = energies.masked_fill(beyond, -math.inf)
     return energies.softmax(-1, dtype=kind)

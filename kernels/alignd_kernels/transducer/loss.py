@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from alignd_kernels.arrays import is_torch, same_device
+from alignd_kernels.padded import check_blank
 from alignd_kernels.ragged import Int64Array, offsets_of
 from alignd_kernels.with_torch import torch_module
 
@@ -135,6 +136,7 @@ def _check_shapes(shapes: list[tuple[int, ...]], blank: int, compact: bool) -> N
             raise ValueError(f"labels must be {label_layout}, {(N, U - 1)} for log_probs {log_probs}, not {labels}")
         if frames != (N,):
             raise ValueError(f"frames_lengths must be of shape ({N},), one for each item, not {frames}")
+    check_blank(blank)
     V = log_probs[-1]
     if blank == -1 and V != 2:
         raise ValueError(f"blank is -1, for log_probs of blank and label only, which are 2 columns, not {V}")

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from alignd_kernels.arrays import host_scores, lengths, on_gpu
-from alignd_kernels.padded import LARGEST, int32_labels, like, raise_if_failed, where_it_lies
+from alignd_kernels.padded import LARGEST, check_blank, int32_labels, like, raise_if_failed, where_it_lies
 from alignd_kernels.ragged import Int64Array, offsets_of
 from alignd_kernels.status import Status
 from alignd_kernels.transducer.batch import TransducerBatch, TransducerResult
@@ -160,6 +160,7 @@ def check_shapes(shape: tuple[int, ...], target_shape: tuple[int, ...] | None, b
         )
     if len(shape) == 4 and shape[2] < 1:
         raise ValueError(f"log_probs must have one node more than labels, not none: shape {shape}")
+    check_blank(blank)
     if target_shape is None:
         if shape[-1] != 2 or blank != 0:
             raise ValueError(

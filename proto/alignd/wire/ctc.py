@@ -162,6 +162,18 @@ CTC_STATES: Ragged[CtcRequest, PosteriorsReply] = Ragged(
     pb.CtcPosteriorsResponse,
 )
 
+
+def _decode_posteriors(data: bytes, max_items: int | None = None) -> CtcRequest:
+    request = _decode_request(pb.CtcPosteriorsRequest, data, max_items)
+    CTC_STATES.check_reply_bytes(request)
+    return request
+
+
+def _check_posteriors(request: CtcRequest) -> None:
+    _check_request(request)
+    CTC_STATES.check_reply_bytes(request)  # T × (2L + 1) values of T × V and L
+
+
 FORCED_ALIGN: Rpc[CtcRequest, CtcReply] = Rpc(
     "ForcedAlign",
     partial(_encode_request, pb.ForcedAlignRequest),
@@ -173,8 +185,8 @@ FORCED_ALIGN: Rpc[CtcRequest, CtcReply] = Rpc(
 CTC_POSTERIORS: Rpc[CtcRequest, PosteriorsReply] = Rpc(
     "CtcPosteriors",
     partial(_encode_request, pb.CtcPosteriorsRequest),
-    partial(_decode_request, pb.CtcPosteriorsRequest),
+    _decode_posteriors,
     CTC_STATES.encode_reply,
     CTC_STATES.decode_reply,
-    _check_request,
+    _check_posteriors,
 )

@@ -26,6 +26,10 @@ MAX_UNBACKED: Final = 1 << 20
 """Of each length, over all items of a request that have no values: nothing backs it, and a reply has room for it."""
 
 
+MAX_REPLY_BYTES: Final = 1 << 30
+"""Of one array of a reply: protobuf holds no more than 2 GiB in a message."""
+
+
 @dataclass(frozen=True, slots=True)
 class Column:
     """One array of a request or reply, with the items' parts end to end.
@@ -91,6 +95,16 @@ class Ragged(Generic[Request, Reply]):
                 item = int(np.argmax(np.where(empty, values, -1)))
                 said = " and ".join(f"{getattr(request, other)[item]} {other}" for other in self.lengths)
                 raise MalformedRequestError((name, f"item {item} has {said}: lengths without values"))
+
+    def check_reply_bytes(self, request: Request) -> None:
+        """Raises `MalformedRequestError` for a request whose reply would be far larger than it is."""
+        # In floating point, as the sum may be past 64 bits.
+        for column in self.outputs:
+            each = column.sizes(request).astype(np.float64) * np.dtype(column.dtype).itemsize
+            if each.sum() > MAX_REPLY_BYTES:
+                item, nbytes = int(each.argmax()), int(each.sum())
+                reason = f"the reply's {column.name} would take {nbytes} bytes, over the limit of {MAX_REPLY_BYTES}"
+                raise MalformedRequestError((self.lengths[-1], f"{reason}; most of them item {item}'s"))
 
     def take(self, request: Request, start: int, stop: int) -> Request:
         """The items from `start` to `stop` as a request of their own; without a copy."""

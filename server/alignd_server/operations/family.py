@@ -5,6 +5,8 @@ from collections.abc import Hashable, Sequence
 from functools import partial
 from typing import Any, Final, Generic, TypeVar
 
+import numpy as np
+
 from alignd.wire import DataType, ItemStatus, Rpc
 from alignd.wire.arrays import on_device
 from alignd.wire.ragged import Ragged
@@ -69,7 +71,10 @@ class FamilyOperation(ABC, Generic[Request, Reply]):
 
     def cost(self, request: Request, device: Device) -> Cost:
         kernels = backends.backend(self.room, device, self.kernels)
-        return cost_of(self.cells(request), kernels.scratch_bytes(self.batch([request])), self.payload_bytes(request))
+        need = kernels.scratch_bytes(self.batch([request]))
+        for column in self.ragged.outputs:
+            need = need + column.sizes(request) * np.dtype(column.dtype).itemsize
+        return cost_of(self.cells(request), need, self.payload_bytes(request))
 
     def run(self, requests: Sequence[Request], device: Device, *, alone: bool) -> Launch[Reply]:
         payloads = [self.ragged.payload(request) for request in requests]
