@@ -27,9 +27,9 @@ def binarize(attn: Any, text_lengths: Any, mel_lengths: Any) -> Any:
         a tensor of the shape and dtype of `attn`.
 
     Raises:
-        InvalidItemsError: listing every item that has no path: empty, more tokens than frames, NaN or +inf where a path
-            can be, or a probability of 0 in every path's way.
-        ValueError: a negative value, which is no probability.
+        InvalidItemsError: listing every item that has no path: empty, more tokens than frames, a negative probability,
+            NaN or +inf where a path can be, or a probability of 0 in every path's way.
+        ValueError: no value is positive, as logarithms are.
         TypeError, ValueError, NotImplementedError, ImportError: as for `forward_sum_loss`.
     """
     torch = torch_module()
@@ -50,8 +50,8 @@ def binarize(attn: Any, text_lengths: Any, mel_lengths: Any) -> Any:
     storage, score_type = host_scores(scores.to(wide).log().contiguous().transpose(1, 2), strided=True)
     batch, _ = padded_batch(storage, score_type, tokens, frames)
     result = cpu.align(batch, default_pool(), paths=True)
-    if (result.statuses == Status.NOT_FINITE).any() and ((scores < 0) & (scores > -np.inf)).any():
-        raise ValueError("attn holds negative values: pass probabilities (softmax), not their logarithms")
+    if (result.statuses == Status.NOT_FINITE).any() and not (scores > 0).any():
+        raise ValueError("attn holds no positive value: pass probabilities (softmax), not their logarithms")
     raise_if_failed(result.statuses.tolist(), tokens, frames)
     assert result.paths is not None
     item = np.repeat(np.arange(B), frames)
