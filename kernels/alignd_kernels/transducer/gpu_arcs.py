@@ -11,6 +11,7 @@ import triton.language as tl
 
 from alignd_kernels.dtypes import DType
 from alignd_kernels.gpu_language import OK, TOO_FEW_FRAMES, accumulator_in_kernel, entry_of, kernel, widen
+from alignd_kernels.gpu_scaled import MOST_UPWARD
 from alignd_kernels.transducer.gpu_item import (
     BAD_ARC,
     BLANK,
@@ -29,7 +30,6 @@ from alignd_kernels.transducer.gpu_item import (
     status_of_lengths,
     strips_of,
 )
-from alignd_kernels.transducer.gpu_scaled import MOST_UPWARD
 
 ROWS_AT_A_TIME = tl.constexpr(8)
 """Loads in flight for each thread and arc."""

@@ -7,6 +7,7 @@ import triton.language as tl
 
 from alignd_kernels.dtypes import DType
 from alignd_kernels.gpu_language import NOT_FINITE, OK, accumulator_in_kernel, entry_of, kernel
+from alignd_kernels.gpu_scaled import exp_parts, power
 from alignd_kernels.transducer.gpu_item import (
     CELLS,
     NODES,
@@ -18,7 +19,6 @@ from alignd_kernels.transducer.gpu_item import (
     rows_of,
     strips_of,
 )
-from alignd_kernels.transducer.gpu_scaled import exp_parts, power
 
 ROWS_AT_A_TIME = tl.constexpr(4)
 """Loads in flight for each thread and array."""

@@ -12,6 +12,7 @@ import triton.language as tl
 
 from alignd_kernels.dtypes import DType
 from alignd_kernels.gpu_language import NO_FINITE_PATH, OK, accumulator_in_kernel, entry_of, kernel, uniform, within
+from alignd_kernels.gpu_scaled import LEAST, NOTHING, added, exp_parts, log_of
 from alignd_kernels.gpu_strips import NOT_HANDED_OVER, arrive, draw_ticket, hand_over, look, look_again, trouble_of
 from alignd_kernels.transducer.gpu_item import (
     BORDERS,
@@ -26,7 +27,6 @@ from alignd_kernels.transducer.gpu_item import (
     steps_of,
     strips_of,
 )
-from alignd_kernels.transducer.gpu_scaled import LEAST, NOTHING, added, exp_parts, log_of
 from alignd_kernels.transducer.gpu_strip import STEP, arcs_ahead, backward_places, forward_places
 
 
