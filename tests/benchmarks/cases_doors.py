@@ -1,44 +1,72 @@
-"""The same batches through every door: the bare kernel, the engine in process, and a server."""
+"""The same batches through every door, the engine in process and a server, each beside the bare kernel."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from alignd_kernels import ctc, mas
 from alignd_kernels.threads import default_pool
-from benchmarks.case import Case, Contestant
+from benchmarks.case import Case, Contestant, Target
 from benchmarks.cases_ctc import CtcInputs, CtcShape
 from benchmarks.cases_mas import MasInputs, MasShape, uniform
 
 if TYPE_CHECKING:
     from alignd_client import AlignClient
 
-GROUP = "doors"
 KERNEL = "bare kernel"
 
+Ask = Callable[["AlignClient", object], object]
 
-def door_contestants(
-    stack: ExitStack, items: int, kernel: Callable[[object], object], ask: Callable[[AlignClient, object], object]
-) -> list[Contestant]:
-    """The kernel and two clients; server and clients end with the stack."""
+
+class Door(NamedTuple):
+    """A way to the kernels. Each has cases of its own: a server's turn on the same processors empties the caches for
+    what comes after it, and who works in process has no server beside.
+
+    Attributes:
+        name: in the cases' names.
+        title: heading of its table, and the contestant's name.
+        open: a client, which ends with the stack.
+        share: of the bare kernel's throughput, to be reached by the first case; None for none.
+    """
+
+    name: str
+    title: str
+    open: Callable[[ExitStack], AlignClient]
+    share: float | None = None
+
+
+def in_process(stack: ExitStack) -> AlignClient:
+    from alignd_client import AlignClient
+
+    return stack.enter_context(AlignClient.in_process("cpu"))
+
+
+def server(stack: ExitStack) -> AlignClient:
     from alignd_client import AlignClient
     from support.server_process import ServerProcess
 
     process = stack.enter_context(ServerProcess("--audio", "off"))
-    server = stack.enter_context(AlignClient(process.target))
-    local = AlignClient.in_process("cpu")
-    stack.callback(local.close)
+    return stack.enter_context(AlignClient(process.target))
+
+
+DOORS = (Door("in-process", "in process", in_process, 0.8), Door("server", "server", server))
+
+
+def contestants(
+    door: Door, stack: ExitStack, items: int, kernel: Callable[[object], object], ask: Ask
+) -> list[Contestant]:
+    """The kernel, and a client that asks for the same."""
+    client = door.open(stack)
     return [
         Contestant(KERNEL, "ours", kernel, items=items),
-        Contestant("in process", "ours", lambda inputs: ask(local, inputs), items=items),
-        Contestant("server", "ours", lambda inputs: ask(server, inputs), items=items),
+        Contestant(door.title, "ours", partial(ask, client), items=items),
     ]
 
 
-def mas_doors(shape: MasShape, stack: ExitStack, sets: list[MasInputs]) -> list[Contestant]:
+def mas_doors(door: Door, shape: MasShape, stack: ExitStack, sets: list[MasInputs]) -> list[Contestant]:
     batches = {id(inputs): inputs.batch() for inputs in sets}
 
     def kernel(inputs: object) -> object:
@@ -48,10 +76,10 @@ def mas_doors(shape: MasShape, stack: ExitStack, sets: list[MasInputs]) -> list[
         assert isinstance(inputs, MasInputs)
         return list(client.align_mas(inputs.value))
 
-    return door_contestants(stack, len(shape.tokens), kernel, ask)
+    return contestants(door, stack, len(shape.tokens), kernel, ask)
 
 
-def ctc_doors(shape: CtcShape, stack: ExitStack, sets: list[CtcInputs]) -> list[Contestant]:
+def ctc_doors(door: Door, shape: CtcShape, stack: ExitStack, sets: list[CtcInputs]) -> list[Contestant]:
     batches = {id(inputs): inputs.batch() for inputs in sets}
 
     def kernel(inputs: object) -> object:
@@ -61,36 +89,39 @@ def ctc_doors(shape: CtcShape, stack: ExitStack, sets: list[CtcInputs]) -> list[
         assert isinstance(inputs, CtcInputs)
         return list(client.align_ctc(inputs.log_probs, inputs.targets))
 
-    return door_contestants(stack, shape.B, kernel, ask)
+    return contestants(door, stack, shape.B, kernel, ask)
 
 
 def cases() -> Iterator[Case]:
-    for name, title, B, T, S in (
-        ("mas-32x800", "MAS, 32 × T=800, S=160", 32, 800, 160),
-        ("mas-256x800", "MAS, 256 × T=800, S=160, as one array", 256, 800, 160),
-        ("mas-2000x100", "MAS, 2,000 × T=100, S=20", 2000, 100, 20),
-    ):
-        shape = uniform(B, T, S)
-        yield Case(
-            f"doors-{name}",
-            title,
-            GROUP,
-            partial(MasInputs, shape),
-            partial(mas_doors, shape),
-            cells=shape.cells,
-            quick=B == 32,
-            baseline=KERNEL,
-        )
-    for name, title, size in (
-        ("ctc-64x1500", "CTC, 64 × T=1500, V=32, L=300", CtcShape(64, 1500, 32, 300)),
-        ("ctc-2000x100", "CTC, 2,000 × T=100, V=32, L=20", CtcShape(2000, 100, 32, 20)),
-    ):
-        yield Case(
-            f"doors-{name}",
-            title,
-            GROUP,
-            partial(CtcInputs, size),
-            partial(ctc_doors, size),
-            cells=size.cells,
-            baseline=KERNEL,
-        )
+    for door in DOORS:
+        group = f"doors, {door.title}"
+        for name, title, B, T, S in (
+            ("mas-32x800", "MAS, 32 × T=800, S=160", 32, 800, 160),
+            ("mas-256x800", "MAS, 256 × T=800, S=160, as one array", 256, 800, 160),
+            ("mas-2000x100", "MAS, 2,000 × T=100, S=20", 2000, 100, 20),
+        ):
+            shape = uniform(B, T, S)
+            yield Case(
+                f"doors-{door.name}-{name}",
+                title,
+                group,
+                partial(MasInputs, shape),
+                partial(mas_doors, door, shape),
+                cells=shape.cells,
+                quick=B == 32,
+                baseline=KERNEL,
+                targets=(Target(door.title, 1 / door.share, KERNEL),) if door.share and B == 32 else (),
+            )
+        for name, title, size in (
+            ("ctc-64x1500", "CTC, 64 × T=1500, V=32, L=300", CtcShape(64, 1500, 32, 300)),
+            ("ctc-2000x100", "CTC, 2,000 × T=100, V=32, L=20", CtcShape(2000, 100, 32, 20)),
+        ):
+            yield Case(
+                f"doors-{door.name}-{name}",
+                title,
+                group,
+                partial(CtcInputs, size),
+                partial(ctc_doors, door, size),
+                cells=size.cells,
+                baseline=KERNEL,
+            )

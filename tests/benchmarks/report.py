@@ -81,7 +81,8 @@ def case_lines(record: Record) -> Iterator[str]:
     for function, memory in record.get("memory", {}).items():
         yield f"  {function:50} {memory}"
     for target in record["targets"]:
-        yield f"  target: {target['what']}, {target['by']}, {_verdict(target)}"
+        of = ", ".join(filter(None, (target["what"], target["by"])))
+        yield f"  target: {of}, {_verdict(target)}"
     yield from (f"  {note}" for note in record["notes"])
 
 
