@@ -117,16 +117,46 @@ def test_the_transducer_loss_beside_peers_that_stand_in(tmp_path: Path) -> None:
     assert "| alignd, dense: times as fast as warp-rnnt |" in (tmp_path / "summary.md").read_text()
 
 
+def test_functions_beside_peers_that_stand_in(tmp_path: Path) -> None:
+    code, summary = rehearse(tmp_path, "--only", "functions")
+    assert (code, states(summary)["functions"]) == (0, "passed"), summary["stages"]
+    records = summary["functions"]["functions"]
+    names = [record["name"].split(",")[0] for record in records]
+    assert names == ["ctc_loss", "forward_sum_loss", "stepwise_expectation", "align_attention"]
+    assert all(record["seconds"] > 0 and record["peer_seconds"] > 0 for record in records), records
+    assert "| ctc_loss, B=1, T=6, V=4, L=2 | " in (tmp_path / "summary.md").read_text()
+
+
+def test_a_function_that_is_wrong_fails_its_stage(tmp_path: Path) -> None:
+    program = (
+        "import sys\n"
+        "from benchmarks.gpu import functions\n"
+        "answers = iter((1.0, 2.0))\n"
+        "wrong = lambda *given, **options: given[0].sum() * next(answers)\n"
+        "functions.ak.ctc_loss = wrong\n"
+        "sys.exit(functions.main([sys.argv[1], '--rehearse']))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)],
+        env=environment(Request(tmp_path, rehearse=True)),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert "WrongAnswerError: ctc_loss, B=1, T=6, V=4, L=2: not what the CPU's kernels give" in done.stderr
+
+
 def test_a_kernel_that_is_wrong_fails_the_small_cases(tmp_path: Path) -> None:
     program = (
         "import dataclasses, sys\n"
         "from benchmarks.gpu import small_cases\n"
-        "align = small_cases.mas_gpu.align\n"
+        "from benchmarks.gpu.small import mas\n"
+        "align = mas.gpu.align\n"
         "def wrong(batch, device):\n"
         "    result = align(batch, device)\n"
         "    return dataclasses.replace(result, durations=result.durations + 1)\n"
-        "small_cases.mas_gpu.align = wrong\n"
-        "sys.exit(small_cases.main(['--rehearse', 'float32']))\n"
+        "mas.gpu.align = wrong\n"
+        "sys.exit(small_cases.main(['--rehearse', '--family', 'mas', 'float32']))\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", program],

@@ -4,6 +4,7 @@
   outside the clock.
 - torchaudio: `forced_align`, which takes one item; a batch is as many calls. And `rnnt_loss`, which takes at most
   2³¹ log-probs.
+- whisper: `dtw_cuda`, one map a call, whose path it follows on the host. The package wants tiktoken besides.
 - warp-rnnt: its `rnnt_loss`. It is built with nvcc on the machine itself, `pip wheel --no-deps --no-build-isolation`
   in its checkout, and given among `--wheels`.
 """
@@ -26,7 +27,7 @@ from benchmarks.gpu.place import Place, place_of
 FOLDER_VARIABLE = "ALIGND_BENCHMARK_PEERS"
 """Names the folder of `--peers` to the stages' processes."""
 
-PACKAGES = "super_monotonic_align", "torchaudio", "warp_rnnt"
+PACKAGES = "super_monotonic_align", "torchaudio", "warp_rnnt", "whisper"
 TRIAL_S = 25.0
 
 
@@ -105,6 +106,16 @@ def torchaudio_rnnt_loss() -> Callable[..., Any]:
         return function(log_probs, labels, frames, lengths, blank=0, reduction="none", fused_log_softmax=False)
 
     return loss
+
+
+def whisper_dtw() -> Callable[[Any], Any]:
+    """costs [S, T] → tokens and frames of the path [2, steps], on the host.
+
+    Raises:
+        Missing: it is not there, or does not load.
+    """
+    function: Callable[[Any], Any] = _module("whisper.timing").dtw_cuda
+    return function
 
 
 def crash_of_torchaudio(shape: CtcShape, place: Place) -> str:

@@ -60,13 +60,14 @@ def stages(request: Request) -> list[Stage]:
 
     return [
         wheels(request, variables),
-        python("machine", 35, "benchmarks.gpu.about", out, *mode),
+        python("machine", 30, "benchmarks.gpu.about", out, *mode),
         python("small-cases", 60, "benchmarks.gpu.small_cases", *mode),
-        python("tests-kernels", 120, "benchmarks.gpu.suites", "kernels", out, *mode),
+        python("tests-kernels", 115, "benchmarks.gpu.suites", "kernels", out, *mode),
         python("tests-engine", 150 if request.rehearse else 40, "benchmarks.gpu.suites", "engine", out, *mode),
         python("memcheck", 45, "benchmarks.gpu.memcheck", *mode),
-        python("timings", 90, "benchmarks.gpu.timings", out, "--cases", request.cases, *mode),
-        python("rnnt", 90 if request.rehearse else 35, "benchmarks.gpu.rnnt", out, *mode),
+        python("timings", 80, "benchmarks.gpu.timings", out, "--cases", request.cases, *mode),
+        python("rnnt", 90 if request.rehearse else 30, "benchmarks.gpu.rnnt", out, *mode),
+        python("functions", 90 if request.rehearse else 25, "benchmarks.gpu.functions", out, *mode),
         python("engine", 120 if request.rehearse else 35, "benchmarks.gpu.engine", out, *mode),
     ]
 

@@ -12,7 +12,7 @@ from benchmarks import report
 from benchmarks.gpu.stages import Outcome
 
 STEM = "summary"
-RESULTS = ("machine", "timings", "engine", "rnnt")
+RESULTS = ("machine", "timings", "engine", "rnnt", "functions")
 """Files of JSON that stages leave."""
 
 PARTS = ("staging", "copy in", "kernels", "copy out", "rest of align", "engine on top", "client on top")
@@ -41,7 +41,7 @@ def write(summary: dict[str, Any], out: Path) -> str:
 
 def markdown(summary: dict[str, Any]) -> Iterator[str]:
     """Stages, targets and tables."""
-    machine, timed, engine_times, losses = (summary[name] for name in RESULTS)
+    machine, timed, engine_times, losses, functions = (summary[name] for name in RESULTS)
     name = machine["device"]["name"] if machine else "unknown device"
     yield f"# alignd on {name}"
     yield ""
@@ -57,6 +57,8 @@ def markdown(summary: dict[str, Any]) -> Iterator[str]:
         yield from ["", *engine_table(engine_times)]
     if losses:
         yield from ["", *rnnt_table(losses)]
+    if functions:
+        yield from ["", *function_table(functions)]
 
 
 def stage_table(stages: Sequence[dict[str, Any]]) -> Iterator[str]:
@@ -94,6 +96,17 @@ def rnnt_table(results: dict[str, Any]) -> list[str]:
     for cell in results["cells"]:
         lines.append("| " + " | ".join(_shown(name, cell.get(name, "")) for name in unique) + " |")
     return lines
+
+
+def function_table(results: dict[str, Any]) -> Iterator[str]:
+    """Markdown: what has no table of its own, a function a row."""
+    yield "| function, on the device | ours | peer | its time | times ours |"
+    yield "|---" * 5 + "|"
+    for record in results["functions"]:
+        own, other = record.get("seconds"), record.get("peer_seconds")
+        cells = [report.duration(own) if own else record["note"], record.get("peer", "–")]
+        cells += [report.duration(other), f"{other / own:.3g}"] if own and other else [record["note"] or "–", "–"]
+        yield f"| {record['name']} | {' | '.join(cells)} |"
 
 
 def _shown(name: str, value: Any) -> str:
