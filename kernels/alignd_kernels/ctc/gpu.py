@@ -306,7 +306,7 @@ def launch(
     words = strips * 32 * ((T + 61) // 32 + 1)
     border_words = (strips - 1) * T
     with current(device):
-        labels, target_words = _in_words(targets)
+        labels, target_words = in_words(targets)
         stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
         fresh = device.type == "cuda" and torch.cuda.is_current_stream_capturing()  # a graph must own what it reads
         item_strides = (log_probs.stride(0), labels.stride(0), L, words, border_words, strips, T)
@@ -333,7 +333,7 @@ def launch(
         ).enqueue()
 
 
-def _in_words(targets: torch.Tensor) -> tuple[torch.Tensor, int]:
+def in_words(targets: torch.Tensor) -> tuple[torch.Tensor, int]:
     """Targets [B, L] as int32 without a copy, if their rows are contiguous: those of int64 as two words, the low one
     first. And how many words a target has."""
     if targets.dtype not in (torch.int32, torch.int64):

@@ -45,7 +45,7 @@ def _narrow(x, dtype: tl.constexpr):
 
 
 @triton.jit
-def _has_star(targets, words, L):
+def has_star(targets, words, L):
     i = tl.arange(0, 1024)
     stars = tl.zeros([1024], tl.int32)
     for start in range(0, L, 1024):
@@ -93,7 +93,7 @@ def ctc_star_kernel(
     star = tl.load(star_scores + b)
     if (first < T) & (star != star):
         targets += entry_of(table, pitch_of_table, b, TARGETS)
-        if uniform(_has_star(targets, target_words, L)) != 0:
+        if uniform(has_star(targets, target_words, L)) != 0:
             log_probs += entry_of(table, pitch_of_table, b, LOG_PROBS)
             pitch = entry_of(table, pitch_of_table, b, PITCH)
             blank = entry_of(table, pitch_of_table, b, BLANK)

@@ -67,7 +67,7 @@ def target_of(targets, words, i, here):
 
 
 @triton.jit
-def _check_targets(targets, words, L, V, blank, first_pair):
+def check_targets(targets, words, L, V, blank, first_pair):
     """Status of the first bad target, repeats before label `first_pair`, and R[L − 1]."""
     lane = tl.arange(0, BLOCK)
     status = tl.full([], OK, tl.int32)
@@ -89,6 +89,15 @@ def _check_targets(targets, words, L, V, blank, first_pair):
 
 
 @triton.jit
+def status_of_item(of_targets, repeats, L64, T64, V64, blank, LEAST: tl.constexpr):
+    """OK, or the first thing that is wrong with an item. All int64 but the first two and `LEAST`, the fewest targets
+    that a good item has."""
+    status = tl.where((of_targets == OK) & (L64 + repeats > T64), TOO_FEW_FRAMES, of_targets)
+    status = tl.where((blank < 0) | (blank >= V64), TARGET_OUT_OF_RANGE, status)
+    return tl.where((L64 < LEAST) | (T64 <= 0) | (V64 <= 0), EMPTY, status)
+
+
+@triton.jit
 def check_item(targets, target_words, target_lengths, frames, table, pitch_of_table, b, strip):
     """What one strip must know of item b before it can begin. See `gpu_item` for `table`.
 
@@ -104,16 +113,14 @@ def check_item(targets, target_words, target_lengths, frames, table, pitch_of_ta
     V64 = entry_of(table, pitch_of_table, b, COLUMNS)
     blank = entry_of(table, pitch_of_table, b, BLANK)
     targets += entry_of(table, pitch_of_table, b, TARGETS)
-    status, before, total = _check_targets(targets, target_words, L, V64.to(tl.int32), blank, left_of_strip(L, strip))
+    status, before, total = check_targets(targets, target_words, L, V64.to(tl.int32), blank, left_of_strip(L, strip))
     words = strips_of(L64) * chunks_of_strip(T64, L64) * 32
     border_words = (strips_of(L64) - 1) * frames_of_border(T64, L64)
     fits = words <= room_of(table, pitch_of_table, b, BITS)
     fits &= strips_of(L64) <= room_of(table, pitch_of_table, b, STRIPS)
     fits &= border_words <= room_of(table, pitch_of_table, b, BORDERS)
     fits &= tl.abs(entry_of(table, pitch_of_table, b, PITCH)) <= MAX_PITCH
-    status = tl.where((status == OK) & (L64 + total > T64), TOO_FEW_FRAMES, status)
-    status = tl.where((blank < 0) | (blank >= V64), TARGET_OUT_OF_RANGE, status)
-    status = tl.where((L64 <= 0) | (T64 <= 0) | (V64 <= 0), EMPTY, status)
+    status = status_of_item(status, total, L64, T64, V64, blank, 1)
     status = tl.where(fits | (status != OK), status, INTERNAL)
     status = tl.where(inside, status, INTERNAL)
     return uniform(status), before, T - L - total
