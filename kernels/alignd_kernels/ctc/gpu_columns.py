@@ -1,5 +1,6 @@
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
 # mypy: disable-error-code="assignment, misc"
+# ruff: noqa: SIM102  (`and` evaluates both sides)
 """From the probabilities of CTC's states to the gradient by the log-probs on a GPU: minus those of each column.
 
 Thread l owns a frame, and goes through the item's labels in their order: what several labels of one column add up to
@@ -38,6 +39,9 @@ from alignd_kernels.gpu_language import (
 
 NO_COLUMN = tl.constexpr(2**31 - 1)
 
+AT_A_TIME = tl.constexpr(8)
+"""Columns of 32 frames that are looked at for a wildcard's: more would not fit into the registers."""
+
 
 def constants(dtype: DType) -> dict[str, object]:
     """What the kernel is compiled for."""
@@ -55,8 +59,8 @@ def _largest_labels(log_probs, pitch, begin, T, V, blank, ACC: tl.constexpr):
     t = begin + tl.arange(0, 32)[:, None]
     best = tl.full([32], float("-inf"), ACC)
     found = tl.full([32], -1, tl.int32)
-    for v0 in range(0, V, 32):
-        v = v0 + tl.arange(0, 32)[None, :]
+    for v0 in range(0, V, AT_A_TIME):
+        v = v0 + tl.arange(0, AT_A_TIME)[None, :]
         here = (t < T) & (v < V) & (v != blank)
         x = widen(tl.load(log_probs + t.to(tl.int64) * pitch + v, mask=here, other=float("-inf")), ACC)
         x = tl.where(here & (x == x), x, float("-inf"))  # NaN is in no frame in which a wildcard's label counts
@@ -113,7 +117,8 @@ def ctc_columns_kernel(
     target_words,
     ACC: tl.constexpr,
 ):
-    """Gradients of all items: `items` × (blocks of 32 frames of the longest item) programs. `table`: see `gpu_sum_item`.
+    """Gradients of all items: `items` × (blocks of 32 frames of the longest item) programs. See `gpu_sum_item` for
+    `table`.
 
     Args:
         cells: the states' probabilities, as `ctc_sum_backward_kernel` has left them.

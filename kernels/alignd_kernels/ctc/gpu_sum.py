@@ -107,15 +107,15 @@ def _enqueue(batch: DeviceBatch, wanted: int, stopwatch: Stopwatch | None = None
     launched = programs * (2 if wanted else 1)
     with borders(device, (there + back) * batch.border_words, items, launched) as memory:
         kept, answers = (cells, repeats, spares, ends), (costs, scores, statuses)
-        state = (memory.first_ticket, memory.epoch, batch.border_words, PATIENCE)
+        state = (memory.first_ticket, memory.epoch, batch.border_words, PATIENCE, int(bool(wanted)))
         strips = (*item, wild, memory.words, memory.tickets, *kept, ends_e, trouble, memory.arrivals, *answers)
-        constants = gpu_sum_forward.constants(dtype, bool(wanted))
+        constants = gpu_sum_forward.constants(dtype)
         launches.append(launcher(ctc_sum_forward_kernel, device, programs, (*strips, *sizes, *state), **constants))
         if found is not None:
             words = memory.words[there * batch.border_words :]
-            state = (memory.first_ticket + programs, *state[1:])
+            state = (memory.first_ticket + programs, *state[1:-1], int(wanted == STATES))
             strips = (*place, words, memory.tickets, *kept, trouble, memory.arrivals, found, *answers)
-            constants = gpu_sum_backward.constants(dtype, wanted == STATES)
+            constants = gpu_sum_backward.constants(dtype)
             launches.append(launcher(ctc_sum_backward_kernel, device, programs, (*strips, *sizes, *state), **constants))
         if wanted == COLUMNS:
             blocks = items * max(1, -(-batch.longest // 32))
@@ -253,4 +253,3 @@ def warm_up(device: torch.device | str, dtypes: Iterable[DType] = tuple(DType)) 
         )  # fmt: skip
         posteriors(batch, device)
         costs(batch, device)
-        costs(batch, device, gradients=False)

@@ -1,6 +1,6 @@
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
 # mypy: disable-error-code="assignment, misc"
-# ruff: noqa: RUF005  (Triton knows no starred expressions)
+# ruff: noqa: RUF005, SIM102  (Triton knows no starred expressions, and `and` evaluates both sides)
 """Sums over all CTC paths on a GPU, the way back: the probability of each state in each frame.
 
 A frame's probabilities are what those of the frame after it send back, by the shares that `gpu_sum_forward` has kept: a
@@ -29,14 +29,14 @@ from alignd_kernels.gpu_language import INTERNAL, OK, accumulator_in_kernel, ent
 from alignd_kernels.gpu_strips import arrive, draw_ticket, hand_over, look, look_again
 
 
-def constants(dtype: DType, states: bool) -> dict[str, object]:
+def constants(dtype: DType) -> dict[str, object]:
     """What the kernel is compiled for."""
-    return {"ACC": accumulator_in_kernel(dtype), "STEP": STEP[dtype], "STATES": states}
+    return {"ACC": accumulator_in_kernel(dtype), "STEP": STEP[dtype]}
 
 
 def variants(dtype: DType) -> list[dict[str, object]]:
     """All that are ever launched for log-probs of this type."""
-    return [constants(dtype, states) for states in (True, False)]
+    return [constants(dtype)]
 
 
 @triton.jit
@@ -71,18 +71,18 @@ def _strip(
     ends_on_label,
     out,
     out_pitch,
+    states,
     ACC: tl.constexpr,
     STEP: tl.constexpr,
-    STATES: tl.constexpr,
 ):
     """The pairs of a strip in all frames in which a path can visit them, from the last one on.
 
     Args:
         targets: the low word is all of one.
         borders: words of the item's borders, [strip, frame from the label's first on].
-        cells: of the item: shares, read; without STATES probabilities in their place, written.
+        cells: of the item: shares, read; probabilities in their place, written unless `states` is 1.
         ends_on_label: share of the paths that end on the last label.
-        out: [T, 2L + 1], rows `out_pitch` apart: probabilities, written with STATES.
+        out: [T, 2L + 1], rows `out_pitch` apart: probabilities, written if `states` is 1.
 
     Returns:
         what went wrong.
@@ -94,6 +94,9 @@ def _strip(
     R_after = R_before + tl.sum(repeat, 0)
     begin, last = frames_of_strip(T, L, strip, R_before, R_after, spare)
     own = cells_of(cells, T, L, strip) + lane
+    written = tl.where(states == 1, out + 2 * i, own)
+    pace = tl.where(states == 1, out_pitch, 64)
+    to_label = tl.where(states == 1, 1, 32)
     first_left = left_of_strip(L, strip) - 1 + R_before
     first_right = left_of_strip(L, strip) + 31 + R_after
     width = frames_of_border(T, L)
@@ -139,14 +142,9 @@ def _strip(
             ring = tl.where(lane == 0, leaving, tl.gather(ring, before, 0))
             t_here = t - j - 1
             here = (zeros + t_here >= begin) & (i >= 0)
-            if STATES:
-                place = out + t_here.to(tl.int64) * out_pitch + 2 * i
-                tl.store(place, in_blank, mask=here)
-                tl.store(place + 1, in_label, mask=here & (i < L))
-            else:
-                place = own + t_here.to(tl.int64) * 64
-                tl.store(place, in_blank, mask=here)
-                tl.store(place + 32, in_label, mask=here)
+            place = written + t_here.to(tl.int64) * pace
+            tl.store(place, in_blank, mask=here)
+            tl.store(place + to_label, in_label, mask=here & (i < L))
         t_left = t - STEP + lane
         mine = within(t_left, first_left, spare) & (lane < STEP) & leads
         hand_over(to_left, plane, t_left, mine, epoch, ring, zeros)
@@ -191,19 +189,18 @@ def ctc_sum_backward_kernel(
     epoch,
     plane,
     patience,
+    states,
     ACC: tl.constexpr,
     STEP: tl.constexpr,
-    STATES: tl.constexpr,
 ):
     """Probabilities of all states: `items` × (strips of the widest item) programs. `table`: see `gpu_sum_item`.
 
     Args:
         borders: [1 or (float64) 2 planes, words of all items].
-        cells, repeats, spares, ends: as `ctc_sum_forward_kernel` has left them; without STATES, probabilities are
-            written in `cells`.
+        cells, repeats, spares, ends: as `ctc_sum_forward_kernel` has left them.
         trouble: int32, of each strip, scratch.
         arrivals: int32 [items], zero, and zero again in the end.
-        out: zero, probabilities written with STATES, of items that are OK.
+        out: zero; if `states` is 1, probabilities are written there, else in `cells`.
         costs, scores, statuses: of an item whose borders do not come, written.
     """
     ticket = draw_ticket(tickets, first_ticket)
@@ -233,9 +230,9 @@ def ctc_sum_backward_kernel(
                 tl.load(ends + 2 * b),
                 out,
                 out_pitch,
+                states,
                 ACC,
                 STEP,
-                STATES,
             )
             tl.store(trouble + own + strip, wrong)
     if arrive(arrivals + b) == tl.num_programs(0) // items - 1:
@@ -245,5 +242,5 @@ def ctc_sum_backward_kernel(
                 tl.store(costs + b, float("nan"))
                 tl.store(scores + b, float("nan"))
                 tl.store(statuses + b, INTERNAL)
-                if STATES:
+                if states == 1:
                     _clear(out, out_pitch, T, 2 * L + 1)

@@ -72,14 +72,14 @@ FLOAT32_LIMIT = tl.constexpr(2.0**23 * 0.6931471805599453)
 """Log-likelihoods beyond it have no finite path in float32, as on the CPU (`sums.summed`)."""
 
 
-def constants(dtype: DType, keep: bool) -> dict[str, object]:
+def constants(dtype: DType) -> dict[str, object]:
     """What the kernel is compiled for."""
-    return {"ACC": accumulator_in_kernel(dtype), "STEP": STEP[dtype], "KEEP": keep}
+    return {"ACC": accumulator_in_kernel(dtype), "STEP": STEP[dtype]}
 
 
 def variants(dtype: DType) -> list[dict[str, object]]:
     """All that are ever launched for log-probs of this type."""
-    return [constants(dtype, keep) for keep in (True, False)]
+    return [constants(dtype)]
 
 
 @triton.jit
@@ -140,11 +140,11 @@ def _strip(
     epoch,
     patience,
     cells,
+    keep,
     ends,
     ends_e,
     ACC: tl.constexpr,
     STEP: tl.constexpr,
-    KEEP: tl.constexpr,
 ):
     """The pairs of a strip in all frames in which a path can visit them.
 
@@ -152,7 +152,7 @@ def _strip(
         targets: see `check_sum_item`, which has found them good: the low word is all of one.
         wild: log-prob of the star in each frame, if `star`, a scalar accumulator, is NaN.
         borders: words of the item's borders, [strip, frame from the label's first on].
-        cells: of the item, written with KEEP.
+        cells: of the item, written if `keep` is 1.
         ends, ends_e: [2], sums of label L − 1 and blank L in frame T − 1, written by the last strip.
 
     Returns:
@@ -179,6 +179,7 @@ def _strip(
     blank_first = tl.where(i == 0, -STEP, tl.where((i > 0) & (blank_span >= 0), first - repeat, NEVER))
     blank_span = tl.maximum(blank_span, 0)
     own = cells_of(cells, T, L, strip) + lane
+    kept_from = tl.where(keep == 1, begin, NEVER)
     first_left = left_of_strip(L, strip) - 1 + R_before
     first_right = left_of_strip(L, strip) + 31 + R_after
     width = frames_of_border(T, L)
@@ -234,11 +235,10 @@ def _strip(
             to_m = tl.where(repeat == 0, both_m, m_blank)
             to_e = tl.where(repeat == 0, both_e, e_blank)
             sum_m, sum_e = added(m_label, e_label, to_m, to_e, ACC)
-            if KEEP:
-                place = own + (t + j).to(tl.int64) * 64
-                here = lane - lane + t + j >= begin
-                tl.store(place, _share(m_blank, e_blank, left_e, both_m, both_e, ACC), mask=here)
-                tl.store(place + 32, _share(m_label, e_label, to_e, sum_m, sum_e, ACC), mask=here)
+            place = own + (t + j).to(tl.int64) * 64
+            here = zeros + t + j >= kept_from
+            tl.store(place, _share(m_blank, e_blank, left_e, both_m, both_e, ACC), mask=here)
+            tl.store(place + 32, _share(m_label, e_label, to_e, sum_m, sum_e, ACC), mask=here)
             m_x, e_x = _parts(widen(x[j], ACC) + extra)
             e_x = tl.where(within(t + j, label_first, span), e_x, NOTHING)
             at = 0 * lane + j
@@ -322,16 +322,16 @@ def ctc_sum_forward_kernel(
     epoch,
     plane,
     patience,
+    keep,
     ACC: tl.constexpr,
     STEP: tl.constexpr,
-    KEEP: tl.constexpr,
 ):
     """Sums over all paths: `items` × (strips of the widest item) programs. `table`: see `gpu_sum_item`.
 
     Args:
         wild: see `gpu_star`.
         borders: [2 or (float64) 3 planes, words of all items].
-        cells: accumulators, shares, written with KEEP.
+        cells: accumulators, shares, written if `keep` is 1.
         repeats: int32, of each strip those before its first label, written.
         spares: int32 [items], frames to spare, written.
         ends: accumulators [2, items]: scratch, and the share of the paths that end on the last label in the first of an
@@ -369,11 +369,11 @@ def ctc_sum_forward_kernel(
                 epoch,
                 patience,
                 cells + entry_of(table, pitch_of_table, b, CELLS),
+                keep,
                 ends + 2 * b,
                 ends_e + 2 * b,
                 ACC,
                 STEP,
-                KEEP,
             )
             tl.store(trouble + own + strip, wrong)
             tl.store(repeats + own + strip, R_before)

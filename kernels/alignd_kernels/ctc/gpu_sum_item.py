@@ -37,7 +37,7 @@ from alignd_kernels.gpu_language import INTERNAL, OK, entry_of, room_of, uniform
 CELLS = BITS
 OUT, OUT_PITCH = tl.constexpr(len(ROWS)), tl.constexpr(len(ROWS) + 1)
 
-STEP: Final = {DType.FLOAT16: 16, DType.BFLOAT16: 16, DType.FLOAT32: 16, DType.FLOAT64: 8}
+STEP: Final = {DType.FLOAT16: 8, DType.BFLOAT16: 8, DType.FLOAT32: 8, DType.FLOAT64: 8}
 """Frames that are loaded ahead, and between two looks at the border. About as long as a trip to memory, and as many as
 the registers hold."""
 
