@@ -68,6 +68,19 @@ def room_of(table, pitch_of_table, b, ROW: tl.constexpr):
 
 
 @triton.jit
+def item_at(table, pitch_of_table, items, place, ROW: tl.constexpr):
+    """The item that a place is in, by bisection: the last one that begins at it or before, as the row tells."""
+    low = tl.full([], 0, tl.int32)
+    high = low + items
+    while high - low > 1:
+        middle = (low + high) // 2
+        at_or_before = entry_of(table, pitch_of_table, middle, ROW) <= place
+        low = tl.where(at_or_before, middle, low)
+        high = tl.where(at_or_before, high, middle)
+    return low
+
+
+@triton.jit
 def within(t, first, span):
     """Whether first ≤ t ≤ first + span: one comparison, since a negative difference is a huge unsigned number."""
     return (t - first).to(tl.uint32, bitcast=True) <= span.to(tl.uint32, bitcast=True)

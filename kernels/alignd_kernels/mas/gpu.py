@@ -76,7 +76,7 @@ def scratch_bytes(batch: MasBatch) -> Int64Array:
     return np.where((S >= 1) & (S <= T), need, 0)
 
 
-class _Launch(NamedTuple):
+class Launch(NamedTuple):
     """A batch as the kernels take it.
 
     Attributes:
@@ -146,6 +146,19 @@ def align(batch: MasBatch, device: torch.device | str, *, paths: bool = False) -
     if len(batch) == 0:
         none = np.zeros(0, np.int32)
         return MasResult(none, np.zeros(0), none, 0, none if paths else None)
+    batch = row_major(batch)
+    with current(device):
+        stopwatch = Stopwatch(device)
+        result = ragged(batch, device).enqueue(stopwatch)
+        wanted = [result.durations, result.scores, result.statuses, *([result.paths] if paths else [])]
+        host = to_host(wanted)
+    return MasResult(host[0], host[1], host[2], stopwatch.elapsed_ns(), host[3] if paths else None)
+
+
+def ragged(batch: MasBatch, device: torch.device) -> Launch:
+    """A row-major batch of one item at least, copied to the device (its scores only if they do not lie there already)
+    as the kernels take it. Row `gpu_item.VALUES` of the table is the launch's own: what writes to it moves the items.
+    """
     width = _width(batch.dtype)
     good = (batch.tokens >= 1) & (batch.tokens <= batch.frames)
     S, T = np.where(good, batch.tokens, 1), np.where(good, batch.frames, 1)  # of others, no path is looked for
@@ -154,28 +167,22 @@ def align(batch: MasBatch, device: torch.device | str, *, paths: bool = False) -
         for size in (batch.tokens, _words(S, T, width), _border_words(S, T, width), -(-S // width), batch.frames)
     ]
     durations, words, border_words, strips, frames = (int(row[-1]) for row in starts)
-    batch = row_major(batch)
-    with current(device):
-        values, offsets = staged(batch.values, batch.sources, batch.offsets, device, TORCH_DTYPES[batch.dtype])
-        table = with_end([offsets, batch.pitches, *starts, batch.tokens, batch.frames])
-        table_there = to_device(table, device, torch.int64)
-        stopwatch = Stopwatch(device)
-        result = _Launch(
-            values,
-            table_there[-2],
-            table_there[-1],
-            table_there,
-            torch.zeros(durations, dtype=torch.int32, device=device),
-            torch.zeros(frames, dtype=torch.int32, device=device),
-            -(-int(S.max()) // width),
-            min(-(-int(T.max()) // 32), MAX_CHUNKS.value),
-            strips,
-            words,
-            border_words,
-        ).enqueue(stopwatch)
-        wanted = [result.durations, result.scores, result.statuses, *([result.paths] if paths else [])]
-        host = to_host(wanted)
-    return MasResult(host[0], host[1], host[2], stopwatch.elapsed_ns(), host[3] if paths else None)
+    values, offsets = staged(batch.values, batch.sources, batch.offsets, device, TORCH_DTYPES[batch.dtype])
+    table = with_end([offsets, batch.pitches, *starts, batch.tokens, batch.frames])
+    table_there = to_device(table, device, torch.int64)
+    return Launch(
+        values,
+        table_there[-2],
+        table_there[-1],
+        table_there,
+        torch.zeros(durations, dtype=torch.int32, device=device),
+        torch.zeros(frames, dtype=torch.int32, device=device),
+        -(-int(S.max()) // width),
+        min(-(-int(T.max()) // 32), MAX_CHUNKS.value),
+        strips,
+        words,
+        border_words,
+    )
 
 
 def warm_up(device: torch.device | str, dtypes: Iterable[DType] = tuple(DType)) -> None:
@@ -214,30 +221,36 @@ def launch(value: torch.Tensor, tokens: torch.Tensor, frames: torch.Tensor) -> D
         none = torch.zeros(0, dtype=torch.int32, device=device)
         empty = torch.zeros(0, dtype=torch.float64, device=device)
         return DeviceResult(none.reshape(0, S), none.reshape(0, T), empty, none)
-    width = _width(DTYPES[value.dtype])
+    with current(device):
+        return padded(value, tokens, frames).enqueue()
+
+
+def padded(value: torch.Tensor, tokens: torch.Tensor, frames: torch.Tensor) -> Launch:
+    """A padded batch of one item at least as the kernels take it: see `launch`. Its table may be another launch's too."""
+    B, S, T = value.shape
+    device, width = value.device, _width(DTYPES[value.dtype])
     # The lengths are unknown here: what is enough for any S' ≤ S, T' ≤ T.
     strips = max(1, -(-S // width))
     words = strips * width * ((T + width + 30) // 32 + 1)
-    with current(device):
-        stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
-        fresh = device.type == "cuda" and torch.cuda.is_current_stream_capturing()  # a graph must own what it reads
-        sizes = (S, words, (strips - 1) * T, strips, T)
-        table = (_padded_table.__wrapped__ if fresh else _padded_table)(
-            B, value.stride(0), value.stride(1), sizes, device, stream
-        )
-        return _Launch(
-            value,
-            tokens.contiguous(),
-            frames.contiguous(),
-            table,
-            torch.zeros((B, S), dtype=torch.int32, device=device),
-            torch.zeros((B, T), dtype=torch.int32, device=device),
-            strips,
-            min(max(1, -(-T // 32)), MAX_CHUNKS.value),
-            B * strips,
-            B * words,
-            B * (strips - 1) * T,
-        ).enqueue()
+    stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
+    fresh = device.type == "cuda" and torch.cuda.is_current_stream_capturing()  # a graph must own what it reads
+    sizes = (S, words, (strips - 1) * T, strips, T)
+    table = (_padded_table.__wrapped__ if fresh else _padded_table)(
+        B, value.stride(0), value.stride(1), sizes, device, stream
+    )
+    return Launch(
+        value,
+        tokens.contiguous(),
+        frames.contiguous(),
+        table,
+        torch.zeros((B, S), dtype=torch.int32, device=device),
+        torch.zeros((B, T), dtype=torch.int32, device=device),
+        strips,
+        min(max(1, -(-T // 32)), MAX_CHUNKS.value),
+        B * strips,
+        B * words,
+        B * (strips - 1) * T,
+    )
 
 
 @functools.lru_cache(maxsize=64)

@@ -29,6 +29,7 @@ from alignd_kernels.gpu_language import (
     TARGET_OUT_OF_RANGE,
     TOO_FEW_FRAMES,
     entry_of,
+    item_at,
     room_of,
 )
 
@@ -139,12 +140,5 @@ def status_of_sum(checked, trouble, finite):
 
 @triton.jit
 def item_of_tile(table, pitch_of_table, items, tile):
-    """The item that a tile is of, by bisection: the last one that begins at it or before."""
-    low = tl.full([], 0, tl.int32)
-    high = low + items
-    while high - low > 1:
-        middle = (low + high) // 2
-        at_or_before = entry_of(table, pitch_of_table, middle, TILES) <= tile
-        low = tl.where(at_or_before, middle, low)
-        high = tl.where(at_or_before, high, middle)
-    return low
+    """The item that a tile is of."""
+    return item_at(table, pitch_of_table, items, tile, TILES)
