@@ -75,17 +75,49 @@ def _halves(parts, n: tl.constexpr):
 
 
 @triton.jit
-def columns(tile):
-    """A [32, 32] tile as the tuple of its 32 columns.
+def columns(tile, N: tl.constexpr = 32):
+    """A [32, N] tile as the tuple of its N columns: 8, 16 or 32.
 
     The tile is loaded row by row, thread l holding column l: whole lines of memory, however the rows are aligned. A
     thread must get a row instead: all splits come after one change of layout, which is a trip through shared memory."""
-    parts = (tl.permute(tl.reshape(tile, [32, 2, 2, 2, 2, 2]), (0, 5, 4, 3, 2, 1)),)
+    if N == 32:
+        parts = (tl.permute(tl.reshape(tile, [32, 2, 2, 2, 2, 2]), (0, 5, 4, 3, 2, 1)),)
+    elif N == 16:
+        parts = (tl.permute(tl.reshape(tile, [32, 2, 2, 2, 2]), (0, 4, 3, 2, 1)),)
+    else:
+        parts = (tl.permute(tl.reshape(tile, [32, 2, 2, 2]), (0, 3, 2, 1)),)
     parts = _halves(parts, 1)
     parts = _halves(parts, 2)
     parts = _halves(parts, 4)
-    parts = _halves(parts, 8)
-    return _halves(parts, 16)
+    if N > 8:
+        parts = _halves(parts, 8)
+    if N > 16:
+        parts = _halves(parts, 16)
+    return parts
+
+
+@triton.jit
+def _pairs(parts, n: tl.constexpr):
+    pairs = ()
+    for i in tl.static_range(n):
+        pairs = pairs + (tl.join(parts[2 * i], parts[2 * i + 1]),)
+    return pairs
+
+
+@triton.jit
+def tile_of(columns, N: tl.constexpr):
+    """The reverse of `columns`, for a tile that is stored: 8 or 16 columns."""
+    parts = columns
+    if N == 16:
+        parts = _pairs(parts, 8)
+    parts = _pairs(parts, 4)
+    parts = _pairs(parts, 2)
+    parts = _pairs(parts, 1)
+    if N == 16:
+        tile = tl.reshape(tl.permute(parts[0], (0, 4, 3, 2, 1)), [32, 16])
+    else:
+        tile = tl.reshape(tl.permute(parts[0], (0, 3, 2, 1)), [32, 8])
+    return tile
 
 
 @triton.jit

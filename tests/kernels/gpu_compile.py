@@ -14,7 +14,12 @@ from kernels import ahead_of_time
 TILE = 32 * 32
 """Scores that change from rows to columns in shared memory at a time."""
 
-WITH_LIBRARY = ("transducer_sum_forward_kernel", "transducer_gradient_kernel")
+WITH_LIBRARY = (
+    "transducer_sum_forward_kernel",
+    "transducer_gradient_kernel",
+    "stepwise_forward_kernel",
+    "stepwise_backward_kernel",
+)
 """Whose exponentials and logarithms are a library's, which fuses: sums that have a tolerance."""
 
 

@@ -243,10 +243,10 @@ def _backward_items(
 @kernel
 def _hard_items(energies, tokens, frames, frames_first, paths, good):
     for n in range(len(tokens)):
-        at = 0
-        for t in range(1, frames[n]):
+        at, T = 0, frames[n] if tokens[n] > 0 else 0
+        for t in range(1, T):
             if at == tokens[n] - 1:
-                paths[n, t : frames[n]] = at
+                paths[n, t:T] = at
                 break
             energy = widen(energies[n, t, at] if frames_first else energies[n, at, t])
             if np.isnan(energy):

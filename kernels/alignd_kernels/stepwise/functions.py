@@ -34,12 +34,14 @@ def stepwise_expectation(
     energies and result, and nothing else of their size.
 
     Args:
-        energies: [S, T], [B, S, T] or [B, H, S, T] of S tokens and T frames: a torch tensor on the CPU, float16,
-            bfloat16, float32 or float64, only read; a transposed view of [..., T, S] is read where it lies. What stands
-            beyond an item's lengths is ignored. A NaN makes NaN what its mass goes to and the gradients of its item,
-            and no other item's (nor head's).
-        token_lengths: integers [B], tokens of each item, 0 … S; None for S each.
-        frame_lengths: integers [B], frames of each item, 0 … T; None for T each.
+        energies: [S, T], [B, S, T] or [B, H, S, T] of S tokens and T frames: a torch tensor on the CPU or a CUDA
+            device, float16, bfloat16, float32 or float64, only read; a transposed view of [..., T, S] is read where it
+            lies, other strides from a copy. What stands beyond an item's lengths is ignored. A NaN makes NaN what its
+            mass goes to and the gradients of its item, and no other item's (nor head's).
+        token_lengths: integers [B], tokens of each item, 0 … S; None for S each. On the host, or on the energies'
+            device; those on a GPU are not waited for: an item where one is out of range is all NaN, so are its
+            gradients.
+        frame_lengths: integers [B], frames of each item, 0 … T; None for T each. As token lengths.
         form: "paper": the attention is on token 0 in frame 0, whose energies go unused. "sma": as a published
             implementation has it, it is on token 0 before frame 0, and energies are first put through a softmax over
             the frames of their item.
@@ -49,17 +51,18 @@ def stepwise_expectation(
             token 0; differentiable. What stands beyond token lengths is ignored.
         noise_std: standard deviation of normal noise that is added to what enters the sigmoid, as the paper does in
             training.
-        generator: a `torch.Generator` that the noise is drawn from; None for torch's own.
+        generator: a `torch.Generator` of the energies' device that the noise is drawn from; None for torch's own.
 
     Returns:
-        float32, or float64 for float64 energies, of their shape, 0 beyond lengths.
+        float32, or float64 for float64 energies, of their shape, on their device, 0 beyond lengths.
 
     Raises:
         TypeError: `energies` is no torch tensor of a floating-point type, or lengths are not integers.
-        ValueError: wrong shapes, lengths out of range, an unknown form or end, a standard deviation that is negative or
-            not finite.
-        NotImplementedError: for a tensor on another device than the CPU.
-        ImportError: torch is not installed: the extra `alignd-kernels[gpu]` brings it.
+        ValueError: wrong shapes, lengths on the host out of range, an unknown form or end, a standard deviation that is
+            negative or not finite, arguments on several devices.
+        NotImplementedError: for a tensor that is neither on the CPU nor on a CUDA device.
+        MemoryError: the device's memory does not suffice; torch.OutOfMemoryError, if it is torch that asks for it.
+        ImportError: torch, or on a CUDA device Triton, is not installed: the extra `alignd-kernels[gpu]` brings them.
     """
     torch = torch_module()
     _check_tensor(energies, "energies", 2, "[S, T], [B, S, T] or [B, H, S, T]")
@@ -71,28 +74,27 @@ def stepwise_expectation(
         raise ValueError(f"noise_std must be finite and not negative, not {noise_std}")
     if initial is not None:
         _check_initial(initial, energies)
-    tokens, frames = _lengths_of_heads(energies, token_lengths, frame_lengths)
+    tokens, frames = lengths_of_heads(energies, token_lengths, frame_lengths)
     if form == "sma":
-        energies = _softmax_over_frames(torch, energies, frames)
+        energies = _softmax_over_frames(torch, energies, None if frame_lengths is None else frames)
     keep = end == "keep" or (end is None and form == "paper")
     return expectation(energies, tokens, frames, initial, keep, form == "sma", noise_std, generator)
 
 
 def expectation(
     energies: Any,
-    tokens: Int64Array,
-    frames: Int64Array,
+    tokens: Any,
+    frames: Any,
     initial: Any,
     keep: bool,
     before: bool,
     noise_std: float,
     generator: Any,
 ) -> Any:
-    """`stepwise_expectation` of what enters the sigmoid but for the noise; arguments as of `cpu.StepwiseBatch`."""
+    """`stepwise_expectation` of what enters the sigmoid but for the noise; arguments as of `tensors.PaddedBatch`."""
     torch = torch_module()
-    from alignd_kernels.stepwise.autograd import Expectation, kernels
+    from alignd_kernels.stepwise.autograd import Expectation
 
-    kernels(energies)  # raises for a device that there are none for
     if noise_std > 0:
         kind = torch.float64 if energies.dtype == torch.float64 else torch.float32
         noise = torch.randn(energies.shape, generator=generator, dtype=kind, device=energies.device)
@@ -108,35 +110,41 @@ def stepwise_hard(energies: Any, token_lengths: Any = None, frame_lengths: Any =
 
     Args:
         energies: as for `stepwise_expectation`; only those of the path are looked at.
-        token_lengths: integers [B], 0 … S; None for S each.
-        frame_lengths: integers [B], 0 … T; None for T each.
+        token_lengths: integers [B], 0 … S; None for S each. On the host, or on the energies' device.
+        frame_lengths: integers [B], 0 … T; None for T each. As token lengths.
         one_hot: give the attention itself instead of the path.
 
     Returns:
-        int32 [..., T], 0 beyond lengths; with `one_hot` of the energies' type and shape: 1 where the path is, 0
-        elsewhere, beyond lengths too.
+        on the energies' device, int32 [..., T], 0 beyond lengths; with `one_hot` of the energies' type and shape: 1
+        where the path is, 0 elsewhere, beyond lengths too.
 
     Raises:
         InvalidItemsError: an energy that decides is NaN, in the items listed; with heads they are counted through,
             b · H + h.
-        TypeError, ValueError, NotImplementedError, ImportError: as `stepwise_expectation`.
+        ValueError: as `stepwise_expectation`; also for lengths on a GPU, for which it waits once, at the end.
+        TypeError, NotImplementedError, MemoryError, ImportError: as `stepwise_expectation`.
     """
     torch = torch_module()
     _check_tensor(energies, "energies", 2, "[S, T], [B, S, T] or [B, H, S, T]")
-    tokens, frames = _lengths_of_heads(energies, token_lengths, frame_lengths)
-    from alignd_kernels.stepwise.autograd import batch_of, kernels
+    tokens, frames = lengths_of_heads(energies, token_lengths, frame_lengths)
+    from alignd_kernels.stepwise.autograd import kernels
+    from alignd_kernels.stepwise.tensors import batch_of
 
-    found, good = kernels(energies).hard(batch_of(energies, tokens, frames))
-    bad = np.flatnonzero(~good).tolist()
+    path, found = kernels(energies).hard(batch_of(energies, tokens, frames))
+    statuses = found.cpu().numpy()
+    if (statuses == Status.INTERNAL).any():
+        _lengths(energies, energies.dim() > 2, _on_host(token_lengths), _on_host(frame_lengths))  # raises
+    bad = {index: Status(status) for index, status in enumerate(statuses.tolist()) if status != Status.OK}
     if bad:
-        reason = "NaN in an energy that decides whether the attention stays"
-        raise InvalidItemsError(dict.fromkeys(bad, Status.NOT_FINITE), dict.fromkeys(bad, reason))
+        reasons = {Status.NOT_FINITE: "NaN in an energy that decides whether the attention stays"}
+        reasons[Status.INTERNAL] = "more tokens or frames than kernels count"
+        raise InvalidItemsError(bad, {index: reasons[status] for index, status in bad.items()})
     S, T = energies.shape[-2:]
-    path = torch.from_numpy(found)
     if not one_hot:
         return path.view(*energies.shape[:-2], T)
-    inside = (torch.arange(T) < torch.from_numpy(frames)[:, None]) & (torch.from_numpy(tokens)[:, None] > 0)
-    attention = torch.zeros(len(tokens), S, T, dtype=energies.dtype)
+    tokens, frames = (torch.as_tensor(sizes)[:, None] for sizes in (tokens, frames))
+    inside = (torch.arange(T, device=path.device) < frames) & (tokens > 0)
+    attention = torch.zeros(len(tokens), S, T, dtype=energies.dtype, device=path.device)
     if S > 0:
         attention.scatter_(1, path.long()[:, None], inside.to(energies.dtype)[:, None])
     return attention.view(energies.shape)
@@ -151,8 +159,8 @@ def focus_rate(attention: Any, token_lengths: Any = None, frame_lengths: Any = N
     Args:
         attention: [H, S, T] or [B, H, S, T] of S tokens and T frames, a torch tensor of a floating-point type. What
             stands beyond an item's lengths is ignored; NaN within makes its own head's rate NaN.
-        token_lengths: integers [B], 0 … S; None for S each.
-        frame_lengths: integers [B], 0 … T; None for T each.
+        token_lengths: integers [B], 0 … S; None for S each. Those on a GPU are waited for.
+        frame_lengths: integers [B], 0 … T; None for T each. As token lengths.
 
     Returns:
         [H] or [B, H], float32 (float64 for float64); 0 for an item without tokens or frames.
@@ -169,7 +177,7 @@ def focus_rate(attention: Any, token_lengths: Any = None, frame_lengths: Any = N
     kind = torch.float64 if attention.dtype == torch.float64 else torch.float32
     tokens, frames = (
         torch.from_numpy(found).to(attention.device)
-        for found in _lengths(attention, attention.dim() == 4, token_lengths, frame_lengths)
+        for found in _lengths(attention, attention.dim() == 4, _on_host(token_lengths), _on_host(frame_lengths))
     )
     if S == 0:
         return torch.zeros(attention.shape[:-2], dtype=kind, device=attention.device)
@@ -230,27 +238,49 @@ def _check_initial(initial: Any, energies: Any) -> None:
         raise ValueError(f"initial is on {initial.device}, but the energies are on {energies.device}")
 
 
-def _lengths(tensor: Any, batched: bool, token_lengths: Any, frame_lengths: Any) -> tuple[Int64Array, Int64Array]:
-    """Tokens and frames of every item, int64 [B] each; B = 1 where the tensor is one item."""
+def _refuse_lengths_of_one_item(tensor: Any, batched: bool, token_lengths: Any, frame_lengths: Any) -> None:
     if not batched and (token_lengths is not None or frame_lengths is not None):
         raise ValueError(f"lengths are one for each item of a batch, but shape {tuple(tensor.shape)} is one item's")
+
+
+def _lengths(tensor: Any, batched: bool, token_lengths: Any, frame_lengths: Any) -> tuple[Int64Array, Int64Array]:
+    """Tokens and frames of every item, int64 [B] each; B = 1 where the tensor is one item."""
+    _refuse_lengths_of_one_item(tensor, batched, token_lengths, frame_lengths)
     B = tensor.shape[0] if batched else 1
     S, T = tensor.shape[-2:]
     return lengths(token_lengths, "token_lengths", B, S), lengths(frame_lengths, "frame_lengths", B, T)
 
 
-def _lengths_of_heads(energies: Any, token_lengths: Any, frame_lengths: Any) -> tuple[Int64Array, Int64Array]:
-    """The same of energies [..., S, T], where each head counts as an item."""
-    tokens, frames = _lengths(energies, energies.dim() > 2, token_lengths, frame_lengths)
+def lengths_of_heads(energies: Any, token_lengths: Any, frame_lengths: Any) -> tuple[Any, Any]:
+    """The same of energies [..., S, T], where each head counts as an item, as the device's kernels take lengths: in
+    host memory, or on a GPU, where those that lie there are not looked at.
+
+    Raises:
+        NotImplementedError: for a device that there are no kernels for.
+    """
+    from alignd_kernels.stepwise.autograd import kernels
+
+    _refuse_lengths_of_one_item(energies, energies.dim() > 2, token_lengths, frame_lengths)
+    B = energies.shape[0] if energies.dim() > 2 else 1
     heads = energies.shape[1] if energies.dim() == 4 else 1
-    return np.repeat(tokens, heads), np.repeat(frames, heads)
+    S, T = energies.shape[-2:]
+    lengths_there = kernels(energies).lengths
+    tokens = lengths_there(energies, token_lengths, "token_lengths", B, S)
+    frames = lengths_there(energies, frame_lengths, "frame_lengths", B, T)
+    if not is_torch(tokens):
+        return np.repeat(tokens, heads), np.repeat(frames, heads)
+    return tokens[:, None].expand(B, heads).reshape(-1), frames[:, None].expand(B, heads).reshape(-1)
 
 
-def _softmax_over_frames(torch: Any, energies: Any, frames: Int64Array) -> Any:
-    """Of each item's own frames, in the accumulator's type; what stands beyond them, NaN included, reaches nothing."""
+def _on_host(given: Any) -> Any:
+    return given.cpu() if is_torch(given) else given
+
+
+def _softmax_over_frames(torch: Any, energies: Any, frames: Any) -> Any:
+    """Of each item's own frames, if some are given, in the accumulator's type; what stands beyond them, NaN included,
+    reaches nothing."""
     kind = torch.float64 if energies.dtype == torch.float64 else torch.float32
-    T = energies.shape[-1]
-    if (frames < T).any():
-        beyond = torch.arange(T) >= torch.from_numpy(frames).view(*energies.shape[:-2], 1, 1)
-        energies = energies.masked_fill(beyond, -math.inf)
+    if frames is not None and (is_torch(frames) or (frames < energies.shape[-1]).any()):
+        own = torch.as_tensor(frames).view(*energies.shape[:-2], 1, 1)
+        energies = energies.masked_fill(torch.arange(energies.shape[-1], device=own.device) >= own, -math.inf)
     return energies.softmax(-1, dtype=kind)

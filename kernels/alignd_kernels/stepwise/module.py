@@ -6,7 +6,14 @@ from typing import Any, Literal
 import numpy as np
 
 from alignd_kernels.arrays import lengths
-from alignd_kernels.stepwise.functions import End, Form, expectation, focus_rate, stepwise_hard
+from alignd_kernels.stepwise.functions import (
+    End,
+    Form,
+    expectation,
+    focus_rate,
+    lengths_of_heads,
+    stepwise_hard,
+)
 from alignd_kernels.with_torch import torch_module
 
 torch: Any = torch_module()
@@ -96,18 +103,20 @@ class StepwiseMonotonicMultiheadAttention(torch.nn.Module):  # type: ignore[misc
             mask: [B, S, T], true (or not 0) where a token must not attend to a frame.
             query_mask: [B, S, 1], true (or not 0) for tokens beyond an item's own: they attend to nothing.
             aw_prev: [B, S, 1], what the stepwise attention starts as, instead of all on token 0.
-            generator: a `torch.Generator` that the noise is drawn from; None for torch's own.
+            generator: a `torch.Generator` of the layer's device that the noise is drawn from; None for torch's own.
 
         Returns:
             the context [B, S, d_model]; the attention of each item's most focused head [B, S, T]; and the mean over the
-            batch of their focus rates. On a GPU that mean is what is waited for, once.
+            batch of their focus rates. On a GPU that mean is waited for; so are, if they lie there, `mel_len` and with
+            form "paper" `query_mask`, and hard choices, of which NaN may be told.
 
         Raises:
             TypeError: lengths are not integers.
             ValueError: wrong shapes, lengths out of range, a query mask whose tokens are not the last ones (form
                 "paper"), or none at all.
             InvalidItemsError: hard choices that NaN decides.
-            NotImplementedError: stepwise attention on another device than the CPU.
+            NotImplementedError: stepwise attention on a device that is neither the CPU nor a CUDA device.
+            MemoryError: the device's memory does not suffice; torch.OutOfMemoryError, if it is torch that asks for it.
         """
         B, S, T = _sizes(q, k, v, mask, query_mask, aw_prev)
         frames = lengths(_on_host(mel_len), "mel_len", B, T)
@@ -147,18 +156,18 @@ class StepwiseMonotonicMultiheadAttention(torch.nn.Module):  # type: ignore[misc
 
     def _stepwise(self, energies: Any, soft: Any, frames: Any, query_mask: Any, aw_prev: Any, generator: Any) -> Any:
         """Attention [B, H, S, T] that is stepwise monotonic in every head."""
-        B, H, S, T = energies.shape
+        B, H, S, _ = energies.shape
         if S == 0:
             raise ValueError("there are no tokens to attend from")
         initial = None if aw_prev is None else aw_prev[..., 0][:, None].expand(B, H, S)
         noise = self.noise_std if self.training else 0.0
         if self.form == "sma":
-            all_tokens, all_frames = np.full(B * H, S), np.full(B * H, T)
+            all_tokens, all_frames = lengths_of_heads(energies, None, None)
             return expectation(soft, all_tokens, all_frames, initial, self.end == "keep", True, noise, generator)
         tokens = _tokens(query_mask, B, S)
         if self.hard and not self.training:
             return stepwise_hard(energies, tokens, frames, one_hot=True)
-        tokens, frames = np.repeat(tokens, H), np.repeat(frames, H)
+        tokens, frames = lengths_of_heads(energies, tokens, frames)
         return expectation(energies, tokens, frames, initial, self.end != "leak", False, noise, generator)
 
 
