@@ -16,6 +16,7 @@ from alignd_kernels.ctc.priors import ctc_label_priors, subtract_label_priors
 from alignd_kernels.ctc.sum_padded import ctc_posteriors
 from alignd_kernels.ctc.target_columns import ctc_column_targets, ctc_target_columns
 from alignd_kernels.dtypes import DType
+from alignd_kernels.mas.latents_padded import maximum_path_from_latents
 from alignd_kernels.mas.padded import maximum_path
 from alignd_kernels.mas.soft import (
     attention_binarization_loss,
@@ -57,6 +58,7 @@ __all__ = [
     "forward_sum_loss",
     "mas_posteriors",
     "maximum_path",
+    "maximum_path_from_latents",
     "rnnt_loss",
     "stepwise_expectation",
     "stepwise_hard",
@@ -85,7 +87,7 @@ def warm_up(dtypes: Iterable[DType] = tuple(DType)) -> None:
     from alignd_kernels.ctc import cpu as ctc
     from alignd_kernels.ctc import cpu_sum as ctc_sums
     from alignd_kernels.mas import cpu as mas
-    from alignd_kernels.mas import cpu_sum, dense, masks, soft_blank, soft_rows
+    from alignd_kernels.mas import cpu_latents, cpu_sum, dense, masks, soft_blank, soft_rows
     from alignd_kernels.stepwise import cpu as stepwise
     from alignd_kernels.transducer import cpu as transducer
     from alignd_kernels.transducer import cpu_sum as transducer_sums
@@ -95,6 +97,7 @@ def warm_up(dtypes: Iterable[DType] = tuple(DType)) -> None:
     ctc.warm_up(wanted)
     ctc_sums.warm_up(wanted)
     mas.warm_up(wanted)
+    cpu_latents.warm_up(wanted)
     cpu_sum.warm_up(wanted)
     soft_blank.warm_up(wanted)
     soft_rows.warm_up(wanted)

@@ -16,6 +16,29 @@ def maximum_path_on_gpu(
     Raises:
         MemoryError: the batch's scratch does not fit; torch.OutOfMemoryError, if the path does not.
     """
+    B, S, T = value.shape
+    device = value.device
+    tokens, frames, wrong = rectangles(value, mask)
+    scores = value.detach() if T <= 1 or value.stride(2) == 1 else value.detach().contiguous()
+    # A length beyond the tensor is answered by INTERNAL.
+    result = gpu.launch(scores, torch.where(wrong, S + 1, tokens), frames)
+    statuses = result.statuses
+    aligned = (statuses == Status.OK)[:, None] & (torch.arange(T, device=device) < frames[:, None])
+    path = torch.zeros((B, S, T), dtype=torch.float32 if dtype is None else dtype, device=device)
+    if S:  # one number for each frame, into what was cleared
+        path.scatter_(1, result.paths[:, None].long(), aligned[:, None].to(path.dtype))
+    if not check:
+        return path, statuses
+    raise_for_items(statuses, wrong, tokens, frames)
+    return path
+
+
+def rectangles(value: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Tokens and frames of each item, int64 [B], and whether its mask is no prefix rectangle, bool [B].
+
+    Raises:
+        ValueError: they are not on one device.
+    """
     same_device([value, mask], ["value", "mask"])
     B, S, T = value.shape
     device = value.device
@@ -25,17 +48,16 @@ def maximum_path_on_gpu(
     frames = inside[:, 0].sum(1) if S else none
     token, frame = torch.arange(S, device=device), torch.arange(T, device=device)
     rectangle = (token[:, None] < tokens[:, None, None]) & (frame < frames[:, None, None])
-    wrong = (inside != rectangle).flatten(1).any(1)
-    scores = value.detach() if T <= 1 or value.stride(2) == 1 else value.detach().contiguous()
-    # A length beyond the tensor is answered by INTERNAL.
-    result = gpu.launch(scores, torch.where(wrong, S + 1, tokens), frames)
-    statuses = result.statuses
-    aligned = (statuses == Status.OK)[:, None] & (frame < frames[:, None])
-    path = torch.zeros((B, S, T), dtype=torch.float32 if dtype is None else dtype, device=device)
-    if S:  # one number for each frame, into what was cleared
-        path.scatter_(1, result.paths[:, None].long(), aligned[:, None].to(path.dtype))
-    if not check:
-        return path, statuses
+    return tokens, frames, (inside != rectangle).flatten(1).any(1)
+
+
+def raise_for_items(statuses: torch.Tensor, wrong: torch.Tensor, tokens: torch.Tensor, frames: torch.Tensor) -> None:
+    """Wait for the statuses.
+
+    Raises:
+        ValueError: naming an item whose mask is `wrong`.
+        InvalidItemsError: for the items that are not OK, if there are any.
+    """
     found = torch.stack([statuses.long(), wrong.long(), tokens, frames]).cpu().numpy()
     if found[1].any():
         raise ValueError(
@@ -43,4 +65,3 @@ def maximum_path_on_gpu(
             "item's first tokens and first frames, and nothing else"
         )
     raise_if_failed(found[0].tolist(), found[2], found[3])
-    return path
