@@ -16,20 +16,32 @@ def maximum_path_on_gpu(
     Raises:
         MemoryError: the batch's scratch does not fit; torch.OutOfMemoryError, if the path does not.
     """
-    B, S, T = value.shape
-    device = value.device
+    S, T = value.shape[1:]
     tokens, frames, wrong = rectangles(value, mask)
     scores = value.detach() if T <= 1 or value.stride(2) == 1 else value.detach().contiguous()
     # A length beyond the tensor is answered by INTERNAL.
     result = gpu.launch(scores, torch.where(wrong, S + 1, tokens), frames)
-    statuses = result.statuses
-    aligned = (statuses == Status.OK)[:, None] & (torch.arange(T, device=device) < frames[:, None])
-    path = torch.zeros((B, S, T), dtype=torch.float32 if dtype is None else dtype, device=device)
-    if S:  # one number for each frame, into what was cleared
-        path.scatter_(1, result.paths[:, None].long(), aligned[:, None].to(path.dtype))
+    path = dense_path(result, frames, S, torch.float32 if dtype is None else dtype)
     if not check:
-        return path, statuses
-    raise_for_items(statuses, wrong, tokens, frames)
+        return path, result.statuses
+    raise_for_items(result.statuses, wrong, tokens, frames)
+    return path
+
+
+def dense_path(result: gpu.DeviceResult, frames: torch.Tensor, S: int, dtype: torch.dtype) -> torch.Tensor:
+    """Zeros, and a one in each frame of an aligned item, [B, S, T].
+
+    Args:
+        result: of a padded batch, from `gpu.launch`.
+        frames: int64 [B].
+        S: padded tokens.
+        dtype: of the path.
+    """
+    B, T = result.paths.shape
+    aligned = (result.statuses == Status.OK)[:, None] & (torch.arange(T, device=frames.device) < frames[:, None])
+    path = torch.zeros((B, S, T), dtype=dtype, device=frames.device)
+    if S:  # one number for each frame, into what was cleared
+        path.scatter_(1, result.paths[:, None].long(), aligned[:, None].to(dtype))
     return path
 
 
