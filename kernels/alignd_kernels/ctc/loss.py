@@ -6,7 +6,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from alignd_kernels.arrays import host, is_torch, lengths, on_gpu
+from alignd_kernels.arrays import host, is_torch, lengths, on_gpu, same_device
+from alignd_kernels.ctc.padded import check_kind_of_device
 from alignd_kernels.padded import check_blank, int32_labels
 from alignd_kernels.ragged import Int64Array, offsets_of
 from alignd_kernels.with_torch import torch_module
@@ -40,10 +41,11 @@ def ctc_loss(
     log-softmax both are the same; before anything else only this one is right.
 
     Args:
-        log_probs: [T, B, V], or [T, V] for one item; a torch tensor on the CPU, float16, bfloat16, float32 or float64,
-            of any strides, only read. Rows need not be normalised. What no path of an item's targets can take, and what
-            stands beyond its lengths, is not looked at, NaN included.
-        targets: integers [B, L], or the items' targets end to end, [sum of target_lengths]; for one item also [L].
+        log_probs: [T, B, V], or [T, V] for one item; a torch tensor on the CPU or a CUDA device, float16, bfloat16,
+            float32 or float64, of any strides, only read. Rows need not be normalised. What no path of an item's
+            targets can take, and what stands beyond its lengths, is not looked at, NaN included.
+        targets: integers [B, L], or the items' targets end to end, [sum of target_lengths]; for one item also [L]. They
+            and the lengths may lie on the host or where the log-probs do.
         input_lengths: integers [B], a tensor or any sequence, 0 … T; for one item also a number.
         target_lengths: the same, 0 … L.
         blank: its column.
@@ -52,15 +54,17 @@ def ctc_loss(
         zero_infinity: costs of +inf, those of items that no path of finite score fits, count as 0.
 
     Returns:
-        float32, or float64 for float64 log-probs. The gradient of an item whose cost is +inf is 0, with and without
+        float32, or float64 for float64 log-probs, on the device of the log-probs. On a CUDA device the work is queued
+        on the current stream, after those targets and lengths that lie there have come to the host to be checked, which
+        is waited for; nothing else is. The gradient of an item whose cost is +inf is 0, with and without
         `zero_infinity` (torch's is NaN without). NaN or +inf in a log-prob that a path can take make an item's cost and
         its gradient NaN.
 
     Raises:
         TypeError: `log_probs` is no torch tensor of a floating-point type; targets or lengths are not integers.
         ValueError: wrong shapes; lengths, blank or targets out of range, a target that is blank; an unknown reduction;
-            a mean of no items.
-        NotImplementedError: for a tensor on another device than the CPU.
+            a mean of no items; arguments on several devices.
+        NotImplementedError: for a tensor that is neither on the CPU nor on a CUDA device.
         RuntimeError: a second derivative is asked for; there is none.
         MemoryError: what is needed beside the arguments cannot be had.
         ImportError: torch is not installed: the extra `alignd-kernels[gpu]` brings it.
@@ -75,8 +79,7 @@ def ctc_loss(
     single = log_probs.dim() == 2
     if not single and log_probs.dim() != 3:
         raise ValueError(f"log_probs must be [T, B, V] or [T, V], not of shape {tuple(log_probs.shape)}")
-    if on_gpu(log_probs):
-        return _on_gpu(log_probs)
+    check_kind_of_device(log_probs, "ctc_loss")
     scores = log_probs[:, None] if single else log_probs
     T, B, V = scores.shape
     check_blank(blank)
@@ -84,6 +87,14 @@ def ctc_loss(
         raise ValueError(f"blank is {blank}; it must be within [0, {V}), the columns of log_probs")
     if B == 0 and reduction == "mean":
         raise ValueError("a mean of no items: the batch is empty")
+    targets, input_lengths, target_lengths = (
+        _brought(argument, log_probs, name)
+        for argument, name in (
+            (targets, "targets"),
+            (input_lengths, "input_lengths"),
+            (target_lengths, "target_lengths"),
+        )
+    )
     given = _targets(targets, target_lengths, B, single)
     _check_labels(given, targets, V, blank)
     frames = lengths(_as_array(input_lengths, single), "input_lengths", B, T)
@@ -97,15 +108,20 @@ def ctc_loss(
     if reduction == "sum":
         return costs.sum()
     if reduction == "mean":
-        return (costs / torch.from_numpy(np.maximum(given.lengths, 1)).to(costs.dtype)).mean()
+        return (costs / torch.from_numpy(np.maximum(given.lengths, 1)).to(costs)).mean()
     return costs[0] if single else costs
 
 
-def _on_gpu(log_probs: Any) -> Any:
-    """Raises:
-    NotImplementedError: where the loss for a GPU would be called.
+def _brought(argument: Any, log_probs: Any, name: str) -> Any:
+    """An argument that lies where the log-probs do, on the host.
+
+    Raises:
+        ValueError: it lies on another device.
     """
-    raise NotImplementedError(f"ctc_loss runs on the CPU only, but log_probs is on {log_probs.device}: pass .cpu()")
+    if not on_gpu(argument):
+        return argument
+    same_device([log_probs, argument], ["log_probs", name])
+    return argument.cpu()
 
 
 def _as_array(given: Any, single: bool) -> Any:

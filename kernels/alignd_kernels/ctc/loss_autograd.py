@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from alignd_kernels.arrays import host_scores
@@ -25,6 +26,12 @@ class CtcLoss(torch.autograd.Function):  # type: ignore[misc]
 
     @staticmethod
     def forward(ctx: Any, log_probs: Any, targets: Targets, frames: Int64Array, blank: int, wanted: bool) -> Any:
+        ctx.dtype = log_probs.dtype
+        if log_probs.device.type != "cpu":
+            found_costs, slopes = costs_there(log_probs, targets, frames, blank, wanted)
+            if slopes is not None:
+                ctx.save_for_backward(slopes)
+            return found_costs
         T, B, V = log_probs.shape
         batch = _batch(log_probs, targets, frames, blank)
         kind = batch.dtype.accumulator
@@ -33,9 +40,7 @@ class CtcLoss(torch.autograd.Function):  # type: ignore[misc]
         rows = np.arange(B, dtype=np.int64) * V, np.full(B, B * V, np.int64)
         scores, statuses = cpu_sum.sums(batch, cpu_sum.COLUMNS if wanted else cpu_sum.SUMS, found, rows, default_pool())
         costs = costs_of(scores, statuses)
-        # Nothing fits no frames but no targets, in one way.
-        costs[frames == 0] = np.where(targets.lengths[frames == 0] == 0, 0.0, np.inf)
-        ctx.dtype = log_probs.dtype
+        costs[frames == 0] = _without_frames(targets)[frames == 0]
         if wanted:
             ctx.save_for_backward(torch.from_numpy(found.reshape(T, B, V)))
         return torch.from_numpy(costs.astype(kind))
@@ -46,6 +51,33 @@ class CtcLoss(torch.autograd.Function):  # type: ignore[misc]
         with torch.no_grad():
             scaled = (found * gradient.to(found.dtype)[:, None]).to(ctx.dtype)
         return differentiable_once(scaled, "ctc_loss"), None, None, None, None
+
+
+def costs_there(
+    log_probs: Any, targets: Targets, frames: Int64Array, blank: int, wanted: bool
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Costs [B], and if `wanted` their derivatives by the log-probs [T, B, V], queued where the log-probs lie."""
+    from alignd_kernels.ctc.gpu_sum import costs_on_gpu
+    from alignd_kernels.gpu_common import to_device
+
+    device = log_probs.device
+    scores = log_probs.detach().transpose(0, 1)
+    if scores.shape[2] > 1 and scores.stride(2) != 1:
+        scores = scores.contiguous()
+    labels = np.zeros((len(frames), int(targets.lengths.max(initial=0))), np.int32)
+    for own, first, length in zip(labels, targets.offsets.tolist(), targets.lengths.tolist()):
+        own[:length] = targets.labels[first : first + length]
+    counts = [to_device(row, device, torch.int64) for row in (frames, targets.lengths)]
+    sums = costs_on_gpu(scores, to_device(labels, device, torch.int32), *counts, blank, gradients=wanted)
+    costs = sums.costs
+    if (frames == 0).any():
+        costs = torch.where(counts[0] == 0, to_device(_without_frames(targets), device, torch.float64).to(costs), costs)
+    return costs, None if sums.found is None else sums.found.transpose(0, 1)
+
+
+def _without_frames(targets: Targets) -> npt.NDArray[np.float64]:
+    """Costs of items without frames: nothing fits them but no targets, in one way."""
+    return np.where(targets.lengths == 0, 0.0, np.inf)
 
 
 def _batch(log_probs: Any, targets: Targets, frames: Int64Array, blank: int) -> CtcBatch:

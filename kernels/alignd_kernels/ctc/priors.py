@@ -4,13 +4,17 @@ their alignments are peaks of a frame or two; without the prior, labels last abo
 Huang et al. 2024, "Less Peaky and More Accurate CTC Forced Alignment by Label Priors", section 2.
 """
 
+import math
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from alignd_kernels.arrays import host_scores, is_torch, lengths, on_gpu
+from alignd_kernels.ctc.padded import check_kind_of_device
 from alignd_kernels.dtypes import widen
 from alignd_kernels.padded import like
+from alignd_kernels.ragged import Int64Array
 
 
 def ctc_label_priors(log_probs: Any, input_lengths: Any = None) -> Any:
@@ -21,36 +25,63 @@ def ctc_label_priors(log_probs: Any, input_lengths: Any = None) -> Any:
 
     Args:
         log_probs: [B, T, V] or [T, V] log-probabilities, of rows that sum to 1 (a log-softmax), float16, bfloat16,
-            float32 or float64, NumPy or torch, on the CPU. What stands beyond an item's frames is ignored.
+            float32 or float64, NumPy or torch, on the CPU or a CUDA device, which is waited for. What stands beyond an
+            item's frames is ignored.
         input_lengths: integers [B], frames of each item; default T.
 
     Returns:
-        float64 [V], of the caller's kind; −inf for columns that have no probability in any frame. Priors of several
-        batches are joined by `logaddexp`, weighted by their frames.
+        float64 [V], of the caller's kind and device; −inf for columns that have no probability in any frame. Priors of
+        several batches are joined by `logaddexp`, weighted by their frames.
 
     Raises:
         ValueError: wrong shapes or lengths, no frames at all, NaN or +inf in an item's frames.
         TypeError: for dtypes that do not fit.
-        NotImplementedError: for tensors on another device than the CPU.
+        NotImplementedError: for tensors that are neither on the CPU nor on a CUDA device.
     """
     shape = tuple(np.shape(log_probs))
     if len(shape) not in (2, 3):
         raise ValueError(f"log_probs must be [batch, frames, vocabulary] or [frames, vocabulary], not of shape {shape}")
-    if on_gpu(log_probs):
-        raise NotImplementedError(f"ctc_label_priors runs on the CPU only, but log_probs is on {log_probs.device}")
-    storage, dtype = host_scores(log_probs)
-    items = storage.reshape(-1, *shape[-2:])
-    frames = lengths(input_lengths, "input_lengths", len(items), shape[-2])
+    check_kind_of_device(log_probs, "ctc_label_priors")
+    if on_gpu(input_lengths):
+        input_lengths = input_lengths.cpu()
+    frames = lengths(input_lengths, "input_lengths", math.prod(shape[:-2]), shape[-2])
     if not frames.any():
         raise ValueError("a mean over no frames: the batch is empty")
-    total = np.zeros(shape[-1])
-    for item, T in zip(items, frames.tolist()):
+    total = (_sums_there if on_gpu(log_probs) else _sums)(log_probs, frames)
+    if total is None:
+        raise ValueError("NaN or +inf in log_probs: they must be logs of probabilities")
+    with np.errstate(divide="ignore"):
+        if on_gpu(log_probs):
+            return (total / float(frames.sum())).log()
+        return like(log_probs, np.log(total / frames.sum()))
+
+
+def _sums(log_probs: Any, frames: Int64Array) -> npt.NDArray[np.float64] | None:
+    """Of each column's probabilities in all items' frames, float64 [V]; None where one is NaN or infinite."""
+    storage, dtype = host_scores(log_probs)
+    total = np.zeros(storage.shape[-1])
+    for item, T in zip(storage.reshape(-1, *storage.shape[-2:]), frames.tolist()):
         values = widen(item[:T], dtype).astype(np.float64)
         if not (values < np.inf).all():
-            raise ValueError("NaN or +inf in log_probs: they must be logs of probabilities")
+            return None
         total += np.exp(values).sum(0)
-    with np.errstate(divide="ignore"):
-        return like(log_probs, np.log(total / frames.sum()))
+    return total
+
+
+def _sums_there(log_probs: Any, frames: Int64Array) -> Any:
+    """`_sums` of a tensor, on its device.
+
+    Raises:
+        TypeError: it is not of a floating-point type.
+    """
+    if not log_probs.is_floating_point():
+        raise TypeError(f"log_probs must be floating-point, not {log_probs.dtype}")
+    scores = log_probs.detach()
+    total = scores.new_zeros(scores.shape[-1]).double()
+    for item, T in zip(scores.reshape(-1, *scores.shape[-2:]), frames.tolist()):
+        values = item[:T].double()
+        total += values.exp().masked_fill(~(values < np.inf), np.nan).sum(0)
+    return None if total.isnan().any() else total
 
 
 def subtract_label_priors(log_probs: Any, log_priors: Any, prior_scale: float) -> Any:

@@ -22,13 +22,14 @@ def ctc_column_targets(targets: Any, target_lengths: Any = None) -> Any:
     A label that comes again names the column of its first; its own column, which is the same, is not read.
 
     Args:
-        targets: integers [L], or [B, L] of several items; NumPy or torch, on the CPU. `STAR` stays what it is.
+        targets: integers [L], or [B, L] of several items; NumPy or torch, on any device: they are looked at on the
+            host. `STAR` stays what it is.
         target_lengths: integers [B], targets of each item; default L.
 
     Returns:
-        int32, of the shape and kind of `targets`, for `forced_align`, `ctc_posteriors` and `ctc.align` with these
-        emissions and blank 0; −1 in the padding. `ctc_loss`, too, where the emissions are differentiable: a label's
-        gradient is then all at its first column, as it belongs to the label.
+        int32, of the shape, kind and device of `targets`, for `forced_align`, `ctc_posteriors` and `ctc.align` with
+        these emissions and blank 0; −1 in the padding. `ctc_loss`, too, where the emissions are differentiable: a
+        label's gradient is then all at its first column, as it belongs to the label.
 
     Raises:
         ValueError: wrong shapes or lengths.
@@ -40,7 +41,7 @@ def ctc_column_targets(targets: Any, target_lengths: Any = None) -> Any:
         own = items[b, :L]
         _, first, which = np.unique(own, return_index=True, return_inverse=True)
         found[b, :L] = np.where(own == STAR, STAR, first[which] + 1)
-    return like(targets, found[0] if single else found)
+    return _like(targets, found[0] if single else found)
 
 
 def ctc_target_columns(
@@ -53,15 +54,15 @@ def ctc_target_columns(
     of the vocabulary.
 
     Args:
-        log_probs: [T, V], or [B, T, V] of several items; NumPy or torch. On the CPU, if the targets are.
-        targets: integers [L] or [B, L], on the CPU; `STAR` stays what it is.
+        log_probs: [T, V], or [B, T, V] of several items; NumPy or torch, on any device.
+        targets: integers [L] or [B, L], on any device: they are looked at on the host. `STAR` stays what it is.
         target_lengths: integers [B], targets of each item; default L.
         blank: its column.
 
     Returns:
         emissions [T, D + 1] or [B, T, D + 1], of the kind and dtype of `log_probs`, D being the most labels that an
         item has without repetition: column 0 is blank; of an item with fewer labels, the last columns are blank's once
-        more. Differentiable where torch is. Targets int32, of the shape and kind of `targets`: columns of these
+        more. Differentiable where torch is. Targets int32, of the shape, kind and device of `targets`: columns of these
         emissions, −1 in the padding. And the columns of `log_probs`, int64 [D + 1] or [B, D + 1]: what paths and
         targets name now is at that index.
 
@@ -91,15 +92,15 @@ def ctc_target_columns(
     for b, distinct in enumerate(labels):
         columns[b, 1 : 1 + len(distinct)] = distinct
     if single:
-        return _taken(log_probs, columns[0][None]), like(targets, found[0]), like(targets, columns[0])
-    return _taken(log_probs, columns[:, None]), like(targets, found), like(targets, columns)
+        return _taken(log_probs, columns[0][None]), _like(targets, found[0]), _like(targets, columns[0])
+    return _taken(log_probs, columns[:, None]), _like(targets, found), _like(targets, columns)
 
 
 def _items(targets: Any, target_lengths: Any) -> tuple[npt.NDArray[np.integer], Int64Array, bool]:
     """Targets [B, L], how many of each item are its own, and whether one item was given."""
-    if on_gpu(targets):
-        raise ValueError(f"targets must be on the CPU, not on {targets.device}")
-    found = host(targets)
+    found = host(targets.cpu() if on_gpu(targets) else targets)
+    if on_gpu(target_lengths):
+        target_lengths = target_lengths.cpu()
     if found.dtype.kind not in "iu":
         raise TypeError(f"targets must be integers, not {found.dtype}")
     if found.ndim not in (1, 2):
@@ -109,6 +110,12 @@ def _items(targets: Any, target_lengths: Any) -> tuple[npt.NDArray[np.integer], 
     if single and target_lengths is not None:
         raise ValueError("target_lengths are for several items: of one, give its own targets alone")
     return items, lengths(target_lengths, "target_lengths", *items.shape), single
+
+
+def _like(targets: Any, array: npt.NDArray[Any]) -> Any:
+    """The array, of the targets' kind and on their device."""
+    found = like(targets, array)
+    return found.to(targets.device) if on_gpu(targets) else found
 
 
 def _taken(log_probs: Any, columns: Int64Array) -> Any:
