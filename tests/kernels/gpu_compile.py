@@ -19,6 +19,7 @@ WITH_LIBRARY = (
     "transducer_gradient_kernel",
     "stepwise_forward_kernel",
     "stepwise_backward_kernel",
+    "mas_sum_forward_kernel",
 )
 """Whose exponentials and logarithms are a library's, which fuses: sums that have a tolerance."""
 

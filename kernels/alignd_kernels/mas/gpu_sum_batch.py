@@ -1,0 +1,151 @@
+# mypy: allow-untyped-calls
+"""Batches of soft monotonic alignment on a GPU, as the kernels take them: copied from the host, or padded tensors."""
+
+import functools
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from alignd_kernels.dtypes import DType
+from alignd_kernels.gpu_common import DTYPES, TORCH_DTYPES, accumulator_of, staged, to_device, with_end
+from alignd_kernels.mas.batch import MasBatch
+from alignd_kernels.mas.gpu_item import MAX_PITCH
+from alignd_kernels.mas.gpu_sum_item import FRAMES_PER_CHUNK
+from alignd_kernels.ragged import offsets_of
+
+
+def strips_of(tokens: Any) -> Any:
+    """How many strips of 32 tokens."""
+    return -(-tokens // 32)
+
+
+def shares_of(tokens: Any, frames: Any, dtype: DType) -> Any:
+    """Cells of whole strips and chunks in which a path can be, of items that have one."""
+    N = FRAMES_PER_CHUNK[dtype]
+    return strips_of(tokens) * ((frames - tokens + 30 + N) // N + 1) * N * 32
+
+
+def border_words(tokens: Any, frames: Any) -> Any:
+    """Words, in each plane, of the borders between an item's strips: one for each frame that visits a token."""
+    return (strips_of(tokens) - 1) * (frames - tokens + 1)
+
+
+class DeviceBatch(NamedTuple):
+    """Attributes:
+    values: of all items.
+    tokens, frames: int64 [B].
+    table: see `gpu_sum_item`.
+    frames_first: the items' layout, and that of what is found.
+    widest: strips of the widest item that may have a path.
+    shares, border_words, strips, cells: of all items; cells as they are returned.
+    """
+
+    values: torch.Tensor
+    tokens: torch.Tensor
+    frames: torch.Tensor
+    table: torch.Tensor
+    frames_first: bool
+    widest: int
+    shares: int
+    border_words: int
+    strips: int
+    cells: int
+
+    @property
+    def items(self) -> int:
+        """B."""
+        return int(self.table.shape[1]) - 1
+
+    @property
+    def device(self) -> torch.device:
+        """Where it lies."""
+        return self.values.device
+
+    @property
+    def dtype(self) -> DType:
+        """Of the scores."""
+        return DTYPES[self.values.dtype]
+
+    def empty(self, size: int, dtype: torch.dtype | None = None) -> torch.Tensor:
+        """Memory for so many, of the accumulator's type if none is given."""
+        return torch.empty(size, dtype=accumulator_of(self.dtype) if dtype is None else dtype, device=self.device)
+
+
+def on_device(batch: MasBatch, device: torch.device) -> DeviceBatch:
+    """A batch of the host's, of one item at least, copied: one copy of the scores, one of all else."""
+    good = (batch.tokens >= 1) & (batch.tokens <= batch.frames)
+    S, T = np.where(good, batch.tokens, 1), np.where(good, batch.frames, 1)  # of others, nothing is summed
+    tokens, frames = np.maximum(batch.tokens, 0), np.maximum(batch.frames, 0)
+    sizes = (tokens, frames, shares_of(S, T, batch.dtype), border_words(S, T), strips_of(S), tokens * frames)
+    starts = [offsets_of(size) for size in sizes]
+    values, offsets = staged(batch.values, batch.sources, batch.offsets, device, TORCH_DTYPES[batch.dtype])
+    found_pitch = tokens if batch.frames_first else frames
+    table = with_end([offsets, batch.pitches, *starts, found_pitch, batch.tokens, batch.frames])
+    there = to_device(table, device, torch.int64)
+    return DeviceBatch(
+        values,
+        there[-2],
+        there[-1],
+        there,
+        batch.frames_first,
+        int(strips_of(S).max()),
+        *(int(row[-1]) for row in starts[2:]),
+    )
+
+
+def padded(value: torch.Tensor, tokens: torch.Tensor, frames: torch.Tensor) -> DeviceBatch:
+    """A padded batch that lies on the device already, of one item at least: never waited for, and read where it lies
+    if its tokens or its frames are contiguous.
+
+    Args:
+        value: [B, S, T] of float16, bfloat16, float32 or float64.
+        tokens, frames: int64 [B]; a length beyond the padded size gives `Status.INTERNAL`.
+    """
+    B, S, T = value.shape
+    frames_first = S > 1 and T > 1 and value.stride(2) != 1 and value.stride(1) == 1
+    contiguous, pitch = (
+        (S == 1 or value.stride(1) == 1, value.stride(2))
+        if frames_first
+        else (
+            T <= 1 or value.stride(2) == 1,
+            value.stride(1),
+        )
+    )
+    if not contiguous or abs(pitch) > MAX_PITCH.value:
+        value = value.contiguous()
+        frames_first, pitch = False, value.stride(1)
+    device = value.device
+    # The lengths are unknown here: what is enough for any S' ≤ S, T' ≤ T.
+    widest = max(1, strips_of(S))
+    sizes = (S, T, widest * shares_of(1, T, DTYPES[value.dtype]), (widest - 1) * T, widest, S * T)
+    stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
+    fresh = device.type == "cuda" and torch.cuda.is_current_stream_capturing()  # a graph must own what it reads
+    make = _padded_table.__wrapped__ if fresh else _padded_table
+    table = make(B, value.stride(0), pitch, sizes, S if frames_first else T, device, stream)
+    return DeviceBatch(
+        value,
+        tokens.contiguous(),
+        frames.contiguous(),
+        table,
+        frames_first,
+        widest,
+        *(B * size for size in sizes[2:]),
+    )
+
+
+@functools.lru_cache(maxsize=64)
+def _padded_table(
+    B: int,
+    item_stride: int,
+    pitch: int,
+    sizes: tuple[int, ...],
+    found_pitch: int,
+    device: torch.device,
+    stream: int,
+) -> torch.Tensor:
+    """The table of a padded batch of B items, made on the device: a dozen launches, so it is kept for the next one.
+    `stream` is part of the key, as its makers run there."""
+    item = torch.arange(B + 1, dtype=torch.int64, device=device)
+    begins = (item * size for size in sizes)
+    return torch.stack([item * item_stride, torch.full_like(item, pitch), *begins, torch.full_like(item, found_pitch)])
