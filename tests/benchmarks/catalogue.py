@@ -6,6 +6,7 @@ from benchmarks import (
     cases_attention,
     cases_ctc,
     cases_doors,
+    cases_latents,
     cases_mas,
     cases_rnnt_loss,
     cases_soft_mas,
@@ -19,6 +20,7 @@ from benchmarks.case import Case
 def all_cases() -> Iterator[Case]:
     yield from cases_mas.cases()
     yield from cases_soft_mas.cases()
+    yield from cases_latents.cases()
     yield from cases_ctc.cases()
     yield from cases_transducer.cases()
     yield from cases_rnnt_loss.cases()

@@ -80,7 +80,7 @@ def lattices(batch: LatentBatch, group: slice, pool: WorkerPool | None = None) -
         [np.repeat(np.arange(len(strips)), strips), np.arange(starts[-1]) - np.repeat(starts[:-1], strips)]
     )
     run = partial(gaussian_cells.fill, batch.dtype, items, tasks, np.zeros(1, np.int64))
-    _everywhere(pool, run, (frames * channels * P)[tasks[0]])
+    _everywhere(pool, run, (frames * channels)[tasks[0]])
     dtype = DType(np.dtype(accumulator).name)
     empty = np.where(channels > 0, tokens, 0)
     return MasBatch(values, dtype, offsets[:-1], empty, frames, pitches, frames_first=True)
