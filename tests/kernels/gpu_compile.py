@@ -15,6 +15,7 @@ TILE = 32 * 32
 """Scores that change from rows to columns in shared memory at a time."""
 
 WITH_LIBRARY = (
+    "ctc_sum_forward_kernel",
     "transducer_sum_forward_kernel",
     "transducer_gradient_kernel",
     "stepwise_forward_kernel",

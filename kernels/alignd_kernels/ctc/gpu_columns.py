@@ -95,7 +95,7 @@ def _fill_nan(out, out_pitch, begin, T, V):
     block = tl.arange(0, 128)
     for t in range(begin, tl.minimum(begin + 32, T)):
         for start in range(0, V, 128):
-            place = out + t.to(tl.int64) * out_pitch + start + block
+            place = out + out_pitch * t + start + block
             tl.store(place, tl.full([128], float("nan"), out.dtype.element_ty), mask=block < V - start)
 
 

@@ -160,7 +160,7 @@ def _clear(out, out_pitch, T, states):
     block = tl.arange(0, 128)
     for t in range(T):
         for start in range(0, states, 128):
-            place = out + t.to(tl.int64) * out_pitch + start + block
+            place = out + out_pitch * t + start + block
             tl.store(place, tl.zeros([128], out.dtype.element_ty), mask=block < states - start)
 
 
