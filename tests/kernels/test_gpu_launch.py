@@ -9,6 +9,7 @@ from alignd_kernels.ctc import gpu as ctc_gpu
 from alignd_kernels.ctc import gpu_long as ctc_gpu_long
 from alignd_kernels.dtypes import DType
 from alignd_kernels.mas import gpu as mas_gpu
+from alignd_kernels.stepwise import gpu as stepwise_gpu
 from alignd_kernels.transducer import gpu as transducer_gpu
 from alignd_kernels.transducer import gpu_batch as transducer_gpu_batch
 from alignd_kernels.transducer import gpu_sum as transducer_gpu_sum
@@ -29,7 +30,8 @@ def type_of(argument: Any) -> str:
 @pytest.mark.parametrize("dtype", DType)
 def test_what_is_compiled_is_what_is_launched(dtype: DType, monkeypatch: pytest.MonkeyPatch) -> None:
     transducer = [transducer_gpu, transducer_gpu_sum, transducer_gpu_batch]
-    for family, launchers in {"mas": [mas_gpu], "ctc": [ctc_gpu, ctc_gpu_long], "transducer": transducer}.items():
+    families = {"mas": [mas_gpu], "ctc": [ctc_gpu, ctc_gpu_long], "transducer": transducer, "stepwise": [stepwise_gpu]}
+    for family, launchers in families.items():
         launches = {}
         for name in ahead_of_time.KERNELS[family]:
             launches[name] = Launches(getattr(ahead_of_time.module_of(family, name), name))

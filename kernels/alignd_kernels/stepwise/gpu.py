@@ -76,7 +76,7 @@ def backward(
     """
     _sizes(batch)
     with current(batch.energies.device):
-        slopes = torch.empty_like(alpha)
+        slopes = torch.empty(alpha.shape, dtype=alpha.dtype, device=alpha.device)
         if batch.initial is None:
             by_initial = alpha.new_empty(0)
         else:

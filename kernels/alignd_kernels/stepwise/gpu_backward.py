@@ -224,7 +224,7 @@ def stepwise_backward_kernel(
             STEP,
             FRAMES_FIRST,
         )
-    fill(beyond, slopes, pitch, s0, 0, begin * STEP, most_tokens, STEP, FRAMES_FIRST)
+    fill(beyond, slopes, pitch, s0, 0, tl.minimum(begin * STEP, most_frames), most_tokens, STEP, FRAMES_FIRST)
     fill(beyond, slopes, pitch, s0, end * STEP, most_frames, most_tokens, STEP, FRAMES_FIRST)
     s = s0 + tl.arange(0, 32)
     tl.store(initial_slopes + row + s, by_start, mask=(s < most_tokens) & (given != 0))

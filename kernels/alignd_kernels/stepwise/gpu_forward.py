@@ -184,5 +184,5 @@ def stepwise_forward_kernel(
             FRAMES_FIRST,
         )
     beyond = tl.where(status == OK, 0.0, float("nan"))
-    fill(beyond, alpha, pitch, s0, 0, begin * STEP, most_tokens, STEP, FRAMES_FIRST)
+    fill(beyond, alpha, pitch, s0, 0, tl.minimum(begin * STEP, most_frames), most_tokens, STEP, FRAMES_FIRST)
     fill(beyond, alpha, pitch, s0, end * STEP, most_frames, most_tokens, STEP, FRAMES_FIRST)
