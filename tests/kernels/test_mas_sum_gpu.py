@@ -38,7 +38,7 @@ from alignd_kernels.status import Status
 pytestmark = pytest.mark.filterwarnings("ignore:(invalid value|overflow|divide by zero) encountered:RuntimeWarning")
 
 # Without shrinking, for which the interpreter is too slow.
-FEW = settings(max_examples=examples(4), deadline=None, derandomize=True, phases=[Phase.generate])
+FEW = settings(max_examples=examples(3), deadline=None, derandomize=True, phases=[Phase.generate])
 SMALL = {"max_tokens": 6, "max_frames": 20, "max_items": 2}
 KINDS = [dyadic, normal, with_minus_infinity, with_bad_cells]
 

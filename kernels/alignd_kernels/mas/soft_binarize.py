@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from alignd_kernels.arrays import host_scores, is_torch, lengths
-from alignd_kernels.mas.soft_loss import require_cpu, three_axes
+from alignd_kernels.arrays import host_scores, is_torch, lengths, on_gpu
+from alignd_kernels.mas.soft_loss import require_known_device, three_axes
 from alignd_kernels.with_torch import torch_module
 
 
@@ -17,14 +17,14 @@ def binarize(attn: Any, text_lengths: Any, mel_lengths: Any) -> Any:
     its token, seen from the end.
 
     Args:
-        attn: [B, 1, T_mel, T_text] or [B, T_mel, T_text], a torch tensor of probabilities on the CPU, float16,
-            bfloat16, float32 or float64; only read, outside of autograd. What stands beyond an item's lengths is
-            ignored, NaN included.
+        attn: [B, 1, T_mel, T_text] or [B, T_mel, T_text], a torch tensor of probabilities on the CPU or a CUDA device,
+            float16, bfloat16, float32 or float64; only read, outside of autograd. What stands beyond an item's lengths
+            is ignored, NaN included.
         text_lengths: integers [B], tokens of each item, 1 … T_text.
         mel_lengths: integers [B], frames of each item, 1 … T_mel.
 
     Returns:
-        a tensor of the shape and dtype of `attn`.
+        a tensor of the shape, dtype and device of `attn`. On a CUDA device the statuses are waited for.
 
     Raises:
         InvalidItemsError: listing every item that has no path: empty, more tokens than frames, a negative probability,
@@ -35,10 +35,14 @@ def binarize(attn: Any, text_lengths: Any, mel_lengths: Any) -> Any:
     torch = torch_module()
     if not is_torch(attn):
         raise TypeError(f"attn must be a torch tensor, not {type(attn).__name__}")
-    require_cpu(attn, "binarize")
+    require_known_device(attn, "binarize")
     scores = three_axes(attn.detach())
     if not scores.is_floating_point():
         raise TypeError(f"attn must be floating-point, not {scores.dtype}")
+    if on_gpu(attn):
+        from alignd_kernels.mas.gpu_soft_padded import binarize_on_gpu
+
+        return binarize_on_gpu(scores, text_lengths, mel_lengths).view(attn.shape)
     B, T, S = scores.shape
     tokens, frames = lengths(text_lengths, "text_lengths", B, S), lengths(mel_lengths, "mel_lengths", B, T)
     from alignd_kernels.mas import cpu

@@ -3,8 +3,6 @@
 import math
 from typing import Any, Literal
 
-import numpy as np
-
 from alignd_kernels.arrays import is_torch, lengths, on_gpu
 from alignd_kernels.with_torch import torch_module
 
@@ -26,8 +24,9 @@ def forward_sum_loss(
     as 0 with a gradient of 0; NaN or +inf in an item's scores make its loss and its gradients NaN.
 
     Args:
-        attn_logprob: [B, 1, T_mel, T_text] or [B, T_mel, T_text], a torch tensor of scores, on the CPU, float16,
-            bfloat16, float32 or float64; only read. What stands beyond an item's lengths is ignored, NaN included.
+        attn_logprob: [B, 1, T_mel, T_text] or [B, T_mel, T_text], a torch tensor of scores, on the CPU or a CUDA
+            device, float16, bfloat16, float32 or float64; only read. What stands beyond an item's lengths is ignored,
+            NaN included.
         text_lengths: integers [B], tokens of each item, 0 … T_text.
         mel_lengths: integers [B], frames of each item, 0 … T_mel.
         blank_logprob: score of the blank's column before the softmax. None for none: every frame then belongs to a
@@ -36,19 +35,21 @@ def forward_sum_loss(
             then the mean over the batch; "sum" and "none" [B] are of the values as they are.
 
     Returns:
-        a tensor of float32, or float64 for float64 scores.
+        a tensor of float32, or float64 for float64 scores, on the device of the scores. On a CUDA device nothing is
+        waited for: of lengths that lie there, those out of range make their item's value, and its gradient, NaN.
 
     Raises:
         TypeError: `attn_logprob` is no torch tensor of a floating-point type, or lengths are not integers.
         ValueError: wrong shapes, lengths out of range, a blank that is not finite, an unknown reduction, a mean of no
             items.
-        NotImplementedError: for a tensor on another device than the CPU.
+        NotImplementedError: for a tensor on a device of another kind.
+        MemoryError: what is needed beside the arguments cannot be had.
         ImportError: torch is not installed: the extra `alignd-kernels[gpu]` brings it.
     """
     torch = torch_module()
     if not is_torch(attn_logprob):
         raise TypeError(f"attn_logprob must be a torch tensor, not {type(attn_logprob).__name__}")
-    require_cpu(attn_logprob, "forward_sum_loss")
+    require_known_device(attn_logprob, "forward_sum_loss")
     scores = three_axes(attn_logprob)
     if not scores.is_floating_point():
         raise TypeError(f"attn_logprob must be floating-point, not {scores.dtype}")
@@ -59,24 +60,36 @@ def forward_sum_loss(
     B, T, S = scores.shape
     if B == 0 and reduction == "mean":
         raise ValueError("a mean of no items: the batch is empty")
-    tokens, frames = lengths(text_lengths, "text_lengths", B, S), lengths(mel_lengths, "mel_lengths", B, T)
-    from alignd_kernels.mas.soft_autograd import ForwardSum
-
     wanted = scores if torch.is_grad_enabled() else scores.detach()  # within the function, gradients are always off
-    costs = ForwardSum.apply(wanted.contiguous(), tokens, frames, blank_logprob)
+    if on_gpu(scores):
+        from alignd_kernels.gpu_common import lengths_on
+        from alignd_kernels.mas.gpu_soft_autograd import ForwardSumOnGpu
+
+        tokens = lengths_on(scores.device, text_lengths, "text_lengths", B, S)
+        frames = lengths_on(scores.device, mel_lengths, "mel_lengths", B, T)
+        costs = ForwardSumOnGpu.apply(wanted, tokens, frames, blank_logprob)
+        divisors = tokens
+    else:
+        from alignd_kernels.mas.soft_autograd import ForwardSum
+
+        own = lengths(text_lengths, "text_lengths", B, S), lengths(mel_lengths, "mel_lengths", B, T)
+        costs = ForwardSum.apply(wanted.contiguous(), *own, blank_logprob)
+        divisors = torch.from_numpy(own[0])
     if reduction == "none":
         return costs
     if reduction == "sum":
         return costs.sum()
-    return (costs / torch.from_numpy(np.maximum(tokens, 1)).to(costs.dtype)).sum() / B
+    return (costs / divisors.clamp(min=1).to(costs.dtype)).sum() / B
 
 
-def require_cpu(array: Any, name: str) -> None:
+def require_known_device(array: Any, name: str) -> None:
     """Raises:
-    NotImplementedError: `array` is on another device. Where soft MAS for a GPU would be called.
+    NotImplementedError: `array` is neither on the CPU nor on a CUDA device.
     """
-    if on_gpu(array):
-        raise NotImplementedError(f"{name} runs on the CPU only, but the tensor is on {array.device}: pass .cpu()")
+    if on_gpu(array) and array.device.type != "cuda":
+        raise NotImplementedError(
+            f"{name} runs on the CPU and on CUDA devices only, but the tensor is on {array.device}: pass .cpu()"
+        )
 
 
 def three_axes(scores: Any) -> Any:

@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from alignd_kernels.arrays import host, host_scores, is_torch
+from alignd_kernels.arrays import host, host_scores, is_torch, on_gpu
 from alignd_kernels.mas.padded import check_shapes, padded_batch, raise_if_failed, shaped
-from alignd_kernels.mas.soft_loss import require_cpu
+from alignd_kernels.mas.soft_loss import require_known_device
 
 
 def mas_posteriors(value: Any, mask: Any, *, check: bool = True) -> tuple[Any, ...]:
@@ -17,26 +17,33 @@ def mas_posteriors(value: Any, mask: Any, *, check: bool = True) -> tuple[Any, .
     All", section 2.1, without the blank.
 
     Args:
-        value: [B, T_text, T_mel] scores, float16, bfloat16, float32 or float64, NumPy or torch, on the CPU. It is only
-            read, where it lies, also as a transposed view of [B, T_mel, T_text]. What stands outside the mask is
-            ignored, NaN included.
+        value: [B, T_text, T_mel] scores, float16, bfloat16, float32 or float64, NumPy or torch, on the CPU or a CUDA
+            device. It is only read, where it lies, also as a transposed view of [B, T_mel, T_text]. What stands outside
+            the mask is ignored, NaN included.
         mask: of the same shape, any dtype: not zero exactly in [0:tokens, 0:frames] of each item.
-        check: False leaves out the error for failed items and returns the statuses as well.
+        check: False leaves out the error for failed items and returns the statuses as well; on a CUDA device nothing
+            is waited for then.
 
     Returns:
-        posteriors [B, T_text, T_mel], float32 (float64 for float64), 0 outside the mask, of the caller's kind; each
-        frame's sum to 1. Log-likelihoods, float64 [B]. With `check=False` also the `Status` of each item, int32 [B];
-        a failed item has posteriors of 0 and a log-likelihood of NaN.
+        posteriors [B, T_text, T_mel], float32 (float64 for float64), 0 outside the mask, of the caller's kind and on
+        the caller's device; each frame's sum to 1. Log-likelihoods, float64 [B]. With `check=False` also the `Status`
+        of each item, int32 [B] (on a CUDA device, `INTERNAL` for a mask that is no rectangle); a failed item has
+        posteriors of 0 and a log-likelihood of NaN.
 
     Raises:
         InvalidItemsError: listing every item that has no path: empty, more tokens than frames, NaN or +inf in a score
             that a path can visit, no path of finite score.
         ValueError: for wrong shapes, or a mask that is not a prefix rectangle.
         TypeError: for scores that are not floating-point.
-        NotImplementedError: for tensors on another device than the CPU.
+        NotImplementedError: for tensors on a device of another kind.
+        MemoryError: what is needed beside the arguments cannot be had.
     """
     check_shapes(value, mask)
-    require_cpu(value, "mas_posteriors")
+    require_known_device(value, "mas_posteriors")
+    if on_gpu(value):
+        from alignd_kernels.mas.gpu_soft_padded import mas_posteriors_on_gpu
+
+        return mas_posteriors_on_gpu(value, mask, check)
     from alignd_kernels.mas import cpu_sum
     from alignd_kernels.mas.masks import rectangle_lengths
     from alignd_kernels.threads import default_pool

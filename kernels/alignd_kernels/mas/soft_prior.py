@@ -27,7 +27,8 @@ def beta_binomial_prior(
             that a frame's values sum to less than 1, as its published code computes it.
 
     Returns:
-        float64 [T, S]; for lengths [B] padded [B, max T, max S], a torch tensor if `tokens` is one. Beyond an item's
+        float64 [T, S]; for lengths [B] padded [B, max T, max S], a torch tensor if `tokens` is one, on its device (but
+        made on the host: lengths that lie on another device are waited for). Beyond an item's
         lengths it is 0; as a logarithm −inf beyond its tokens, but 0 in frames beyond its frames, so that a softmax
         over tokens, and its gradient, stay finite in every frame.
 
@@ -56,11 +57,11 @@ def beta_binomial_prior(
         return found
     import torch
 
-    return torch.from_numpy(found)
+    return torch.from_numpy(found).to(tokens.device)
 
 
 def _lengths(given: Any, name: str) -> npt.NDArray[np.int64]:
-    found = host(given)
+    found = host(given.cpu() if is_torch(given) else given)
     if found.dtype.kind not in "iu" and found.size:
         raise TypeError(f"{name} must be integers, not {found.dtype}")
     if found.size and found.min() < 1:
