@@ -16,24 +16,21 @@ def align(batch: AttentionBatch, device: str = "cpu", pool: "WorkerPool | None" 
 
     Args:
         batch: arrays in host memory.
-        device: "cpu"; no other one has kernels for these maps.
-        pool: shares a large batch among threads; None does all on the calling thread.
+        device: "cpu", or a CUDA device ("cuda", "cuda:1"), which needs the extra `alignd-kernels[gpu]`.
+        pool: shares a large batch among threads (CPU only); None does all on the calling thread.
 
     Raises:
         MemoryError: the scratch that the batch needs cannot be had; smaller batches may still be done.
-        NotImplementedError: for any other device.
         ValueError: there is no such mode, or it takes no logarithms.
     """
     check_mode(batch.mode, batch.log)
-    if device != "cpu":
-        raise not_on_gpu()
-    from alignd_kernels.attention import cpu
+    if device == "cpu":
+        from alignd_kernels.attention import cpu
 
-    return cpu.align(batch, pool)
+        return cpu.align(batch, pool)
+    from alignd_kernels.attention import gpu
 
-
-def not_on_gpu() -> NotImplementedError:
-    return NotImplementedError("attention maps are aligned on the CPU only: move them there by `.cpu()`")
+    return gpu.align(batch, device)
 
 
 def reason(status: Status | int, heads: int, tokens: int, frames: int, mode: Mode) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from alignd_kernels.arrays import host, host_scores, is_torch, lengths, on_gpu
+from alignd_kernels.arrays import host_scores, is_torch, lengths, on_gpu
 from alignd_kernels.attention.batch import AttentionBatch, AttentionResult, Mode, check_mode
 from alignd_kernels.ragged import Int64Array
 from alignd_kernels.status import InvalidItemsError, Status
@@ -59,12 +59,16 @@ def align_attention(
 
     Args:
         attention: [B, H, S, T] (heads, tokens, frames), or [H, S, T] for one item; float16, bfloat16, float32 or
-            float64, NumPy or torch, on the CPU. It is only read, where it lies if frames are contiguous.
+            float64, NumPy or torch, on CPU or GPU. It is only read, where it lies if frames are contiguous.
         token_lengths: integers [B], tokens of each item; default S. For [H, S, T] one integer.
         frame_lengths: integers [B], frames of each item; default T. For [H, S, T] one integer.
         mode: how the head is aligned.
         log: align by the logarithms of the values; focus rates are of the values as they are.
-        check: False leaves out the error for failed items: `statuses` tells them.
+        check: False leaves out the error for failed items: `statuses` tells them. On a GPU nothing is waited for then,
+            and of lengths that lie there those beyond the tensor get `Status.INTERNAL`, no error.
+
+    Returns:
+        arrays of the caller's kind, on its device. On a GPU all is queued on the current stream.
 
     Raises:
         InvalidItemsError: listing every item that has no alignment: no head, token or frame, NaN or +inf in any cell of
@@ -72,23 +76,45 @@ def align_attention(
             path can visit; in mode "stepwise" a value outside 0 … 1 that decides.
         ValueError: for a wrong shape, lengths or mode; for `log` in mode "stepwise".
         TypeError: for values that are not floating-point, lengths that are not integers.
-        NotImplementedError: for a CUDA tensor.
+        MemoryError: the batch and its scratch do not fit.
     """
     check_mode(mode, log)
     shape = tuple(np.shape(attention))
     if len(shape) not in (3, 4):
         raise ValueError(f"attention must be [batch, heads, tokens, frames] or [heads, tokens, frames], not {shape}")
-    if on_gpu(attention):
-        from alignd_kernels.attention import not_on_gpu
-
-        raise not_on_gpu()
-    from alignd_kernels.attention import cpu
-    from alignd_kernels.threads import default_pool
-
     single = len(shape) == 3
     if single:
         attention, shape = attention[None], (1, *shape)
         token_lengths, frame_lengths = _one(token_lengths), _one(frame_lengths)
+    if on_gpu(attention):
+        from alignd_kernels.attention.gpu_padded import align_attention_on_gpu
+
+        found = align_attention_on_gpu(attention, token_lengths, frame_lengths, mode, log=log, check=check)
+    else:
+        found = _on_cpu(attention, shape, token_lengths, frame_lengths, mode, log=log, check=check)
+    return AttentionAlignments(*(array if array is None or not single else array[0] for array in found))
+
+
+def _one(length: Any) -> Any:
+    if length is None or is_torch(length):
+        return None if length is None else length.reshape(-1)
+    return np.reshape(length, -1)
+
+
+def _on_cpu(
+    attention: Any,
+    shape: tuple[int, ...],
+    token_lengths: Any,
+    frame_lengths: Any,
+    mode: Mode,
+    *,
+    log: bool,
+    check: bool,
+) -> tuple[Any, ...]:
+    """The fields of `AttentionAlignments`, with the axis of items."""
+    from alignd_kernels.attention import cpu
+    from alignd_kernels.threads import default_pool
+
     B, H, S, T = shape
     tokens = lengths(token_lengths, "token_lengths", B, S)
     frames = lengths(frame_lengths, "frame_lengths", B, T)
@@ -100,13 +126,7 @@ def align_attention(
     result = cpu.align(batch, default_pool())
     if check:
         _raise_if_failed(result.statuses.tolist(), batch)
-    found = _padded(result, tokens, frames, shape, mode)
-    arrays = (array if array is None or not single else array[0] for array in found)
-    return AttentionAlignments(*(_like(attention, array) for array in arrays))
-
-
-def _one(length: Any) -> Any:
-    return None if length is None else np.reshape(host(length), -1)
+    return tuple(_like(attention, array) for array in _padded(result, tokens, frames, shape, mode))
 
 
 def _raise_if_failed(statuses: list[int], batch: AttentionBatch) -> None:
