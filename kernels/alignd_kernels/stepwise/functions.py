@@ -176,7 +176,7 @@ def focus_rate(attention: Any, token_lengths: Any = None, frame_lengths: Any = N
     items = attention if attention.dim() == 4 else attention[None]
     kind = torch.float64 if attention.dtype == torch.float64 else torch.float32
     tokens, frames = (
-        torch.from_numpy(found).to(attention.device)
+        torch.from_numpy(found).to(attention.device, non_blocking=True)
         for found in _lengths(attention, attention.dim() == 4, _on_host(token_lengths), _on_host(frame_lengths))
     )
     if S == 0:

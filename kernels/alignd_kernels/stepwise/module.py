@@ -107,8 +107,8 @@ class StepwiseMonotonicMultiheadAttention(torch.nn.Module):  # type: ignore[misc
 
         Returns:
             the context [B, S, d_model]; the attention of each item's most focused head [B, S, T]; and the mean over the
-            batch of their focus rates. On a GPU that mean is waited for; so are, if they lie there, `mel_len` and with
-            form "paper" `query_mask`, and hard choices, of which NaN may be told.
+            batch of their focus rates. On a GPU that mean is waited for; and before it `mel_len` and, with form
+            "paper", `query_mask`, where they lie there, and hard choices, since NaN among them must be told.
 
         Raises:
             TypeError: lengths are not integers.
@@ -152,7 +152,10 @@ class StepwiseMonotonicMultiheadAttention(torch.nn.Module):  # type: ignore[misc
         """[B, H]. As published, frames that no mask hides count although an item has fewer."""
         if self.form == "paper":
             return focus_rate(soft, frame_lengths=frames)
-        return soft.amax(-2).sum(-1, dtype=torch.float32) / torch.from_numpy(frames).to(soft.device)[:, None]
+        return (
+            soft.amax(-2).sum(-1, dtype=torch.float32)
+            / torch.from_numpy(frames).to(soft.device, non_blocking=True)[:, None]
+        )
 
     def _stepwise(self, energies: Any, soft: Any, frames: Any, query_mask: Any, aw_prev: Any, generator: Any) -> Any:
         """Attention [B, H, S, T] that is stepwise monotonic in every head."""
