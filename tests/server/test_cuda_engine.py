@@ -16,7 +16,9 @@ if importlib.util.find_spec("triton") is None:  # not imported: it must find its
 from alignd.wire import CtcRequest, DataType, ItemCode, MasRequest
 from alignd_client import AlignClient
 from alignd_kernels.ctc import reference as ctc_reference
+from alignd_kernels.ctc import sum_reference as ctc_sum_reference
 from alignd_kernels.mas import reference as mas_reference
+from alignd_kernels.mas import soft_reference
 from alignd_server.engine import Engine, create_engine
 
 CLIENTS = 4
@@ -116,6 +118,46 @@ def test_the_client_gets_the_references_answers(client: AlignClient, device: str
     check_mas(values, list(client.align_mas(values)))
     spoken = utterances(1, size(device, 4, 100), size(device, 12, 150))
     check_ctc(spoken, list(client.align_ctc([x for x, _ in spoken], [y for _, y in spoken])))
+
+
+def test_mas_posteriors_are_summed_on_the_device(
+    client: AlignClient, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from alignd_kernels.mas import gpu_sum
+
+    posteriors, asked = gpu_sum.posteriors, []
+    monkeypatch.setattr(gpu_sum, "posteriors", lambda batch, where: asked.append(where) or posteriors(batch, where))
+    values = lattices(10, size(device, 2, 60), size(device, 10, 150))
+    values.append(np.full((2, 3), -np.inf, np.float32))
+    answers = list(client.mas_posteriors(values, on_error="return"))
+    assert answers.pop().status.code is ItemCode.NO_FINITE_PATH
+    assert asked
+    for value, answer in zip(values, answers):
+        _, expected, score = soft_reference.posteriors(value)
+        ulps = value.shape[1] * 2.0**-23
+        np.testing.assert_allclose(answer.posteriors, expected, 0, 8 * ulps)
+        np.testing.assert_allclose(answer.score, score, 1e-15, 4 * ulps)
+
+
+def test_ctc_posteriors_are_summed_on_the_device(
+    client: AlignClient, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from alignd_kernels.ctc import gpu_sum
+
+    posteriors, asked = gpu_sum.posteriors, []
+    monkeypatch.setattr(gpu_sum, "posteriors", lambda batch, where: asked.append(where) or posteriors(batch, where))
+    spoken = utterances(11, size(device, 2, 60), size(device, 8, 150))
+    spoken += [(spoken[0][0], spoken[0][1][:0]), (spoken[0][0][:1], np.array([1, 1], np.int32))]
+    answers = list(client.ctc_posteriors([x for x, _ in spoken], [y for _, y in spoken], on_error="return"))
+    assert answers.pop().status.code is ItemCode.TOO_FEW_FRAMES
+    assert asked
+    for (log_probs, targets), answer in zip(spoken, answers):
+        status, expected, score = ctc_sum_reference.posteriors(log_probs, targets)
+        assert answer.status.ok == (status == 1)
+        if answer.status.ok:
+            unit = (len(log_probs) + 1) * 2.0**-24
+            np.testing.assert_allclose(answer.posteriors, expected, 0, 30 * unit)
+            np.testing.assert_allclose(answer.score, score, 1e-15, 8 * unit)
 
 
 def test_a_bad_item_fails_alone(client: AlignClient, device: str) -> None:

@@ -114,13 +114,14 @@ def _enqueue(batch: DeviceBatch, wanted: int, stopwatch: Stopwatch | None = None
         if found is not None:
             words = memory.words[there * batch.border_words :]
             state = (memory.first_ticket + programs, *state[1:-1], int(wanted == STATES))
-            strips = (*place, words, memory.tickets, *kept, trouble, memory.arrivals, found, *answers)
+            back_strips = (*place, words, memory.tickets, *kept, trouble, memory.arrivals, found, *answers)
+            arguments = (*back_strips, *sizes, *state)
             constants = gpu_sum_backward.constants(dtype)
-            launches.append(launcher(ctc_sum_backward_kernel, device, programs, (*strips, *sizes, *state), **constants))
+            launches.append(launcher(ctc_sum_backward_kernel, device, programs, arguments, **constants))
         if wanted == COLUMNS:
             blocks = items * max(1, -(-batch.longest // 32))
-            arguments = (*item, cells, repeats, spares, statuses, found, *sizes)
-            launches.append(launcher(ctc_columns_kernel, device, blocks, arguments, **gpu_columns.constants(dtype)))
+            columns = (*item, cells, repeats, spares, statuses, found, *sizes)
+            launches.append(launcher(ctc_columns_kernel, device, blocks, columns, **gpu_columns.constants(dtype)))
         with stopwatch or nullcontext():
             for launch in launches:
                 launch()
