@@ -1,10 +1,12 @@
 """What the ahead-of-time test compiles is what a launch compiles."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from kernels.gpu_support import Launches
 
+from alignd_kernels.attention import gpu as attention_gpu
 from alignd_kernels.ctc import gpu as ctc_gpu
 from alignd_kernels.ctc import gpu_long as ctc_gpu_long
 from alignd_kernels.dtypes import DType
@@ -31,6 +33,9 @@ def type_of(argument: Any) -> str:
 def test_what_is_compiled_is_what_is_launched(dtype: DType, monkeypatch: pytest.MonkeyPatch) -> None:
     transducer = [transducer_gpu, transducer_gpu_sum, transducer_gpu_batch]
     families = {"mas": [mas_gpu], "ctc": [ctc_gpu, ctc_gpu_long], "transducer": transducer, "stepwise": [stepwise_gpu]}
+    families["attention"] = [attention_gpu]
+    # MAS's kernels, of which it warms those for its types too, have been looked at.
+    monkeypatch.setattr(attention_gpu, "mas", SimpleNamespace(warm_up=lambda *_: None))
     for family, launchers in families.items():
         launches = {}
         for name in ahead_of_time.KERNELS[family]:

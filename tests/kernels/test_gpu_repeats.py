@@ -18,6 +18,7 @@ pytest.importorskip("triton")
 import torch
 from kernels.gpu_support import garbage_in_new_memory, on_each_device
 
+from alignd_kernels.attention import gpu as attention_gpu
 from alignd_kernels.ctc import gpu as ctc_gpu
 from alignd_kernels.gpu_common import INTERPRETED
 from alignd_kernels.mas import gpu as mas_gpu
@@ -37,6 +38,9 @@ SHORT_CTC_SHAPES = [(9, 3), (40, 34)] if INTERPRETED else [(9, 3), (90, 40), (51
 
 TRANSDUCER_SHAPES = [(9, 3), (5, 40)] if INTERPRETED else [(9, 3), (400, 90), (1500, 300), (30, 1000)]
 """Frames and labels."""
+
+ATTENTION_SHAPES = [(3, 5), (34, 3)] if INTERPRETED else [(3, 9), (70, 99), (333, 1500), (1030, 20)]
+"""Tokens and frames."""
 
 Call = Callable[[], Any]
 
@@ -88,8 +92,16 @@ def transducer_call(device: str, dtype: torch.dtype) -> Call:
     return lambda: transducer_gpu.launch(log_probs, targets, frames, labels, 0)
 
 
+def attention_call(device: str, dtype: torch.dtype) -> Call:
+    """Dynamic time warping: the other modes hand nothing over, or are MAS's kernels."""
+    (tokens, frames), scores = padded(device, ATTENTION_SHAPES)
+    maps = torch.stack([scores, scores.roll(1, 2)], 1).to(dtype)
+    return lambda: attention_gpu.launch(maps, tokens, frames, "dtw")
+
+
 CALLS = [pytest.param(mas_call, id="mas"), pytest.param(ctc_call, id="ctc"), pytest.param(short_ctc_call, id="short")]
 CALLS += [pytest.param(transducer_call, id="transducer")]
+CALLS += [pytest.param(attention_call, id="attention")]
 DTYPES = [torch.float32] if INTERPRETED else [torch.float32, torch.float64, torch.bfloat16]
 
 
