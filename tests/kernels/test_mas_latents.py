@@ -1,5 +1,6 @@
 """Monotonic alignment search from latents: lattices against plain loops, paths against the search of those lattices."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -288,6 +289,35 @@ def test_without_avx_512(tmp_path: Path, fused: bool) -> None:
     assert run_script(CHECKED, ALIGND_CACHE_DIR=str(tmp_path), **machine) == ["True", "False", str(fused)]
 
 
+GUARDED = """
+import numpy as np
+from kernels.guarded import Guarded
+from kernels.strategies import same_results
+from kernels.test_mas_latents import batch_of, item_of
+from alignd_kernels.dtypes import DType
+from alignd_kernels.mas import cpu_latents
+from alignd_kernels.mas.latents import LatentBatch, Rows
+
+for at_end in (False, True):
+    for dtype in (DType.FLOAT32, DType.FLOAT16):
+        for S, T, C in ((1, 1, 1), (3, 9, 4), (15, 17, 2), (16, 16, 3), (17, 33, 5), (33, 47, 1), (65, 130, 2)):
+            batch = batch_of([item_of(S, T, C, S)], dtype)
+            expected = cpu_latents.align(batch)
+            guarded = Guarded(at_end)
+            given = (batch.latents, batch.means, batch.log_sigmas)
+            rows = [Rows(guarded.copy(one.buffers), one.offsets) for one in given]
+            inside = LatentBatch(*rows, dtype, batch.tokens, batch.frames, batch.channels)
+            with guarded.everywhere():
+                same_results(cpu_latents.align(inside), expected)
+print("all right")
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="mprotect is POSIX")
+def test_nothing_is_read_or_written_beyond_an_array_and_scratch_need_not_be_clean() -> None:
+    assert run_script(GUARDED) == ["all", "right"]
+
+
 SHAPES = [(3, 9, 4), (2, 5, 4), (4, 3, 4), (1, 1, 1), (4, 11, 7), (3, 9, 0)]
 
 
@@ -312,6 +342,20 @@ def test_on_a_gpu(device: str, dtype: DType, unit: bool) -> None:
         begin, end = offsets_of(batch.tokens)[b : b + 2]
         assert alone.durations.tolist() == found.durations[begin:end].tolist()
         np.testing.assert_array_equal(alone.scores, found.scores[b : b + 1])
+
+
+@on_each_device
+@pytest.mark.parametrize("unit", [False, True], ids=["sigmas", "unit"])
+def test_far_from_the_origin_on_a_gpu(device: str, unit: bool) -> None:
+    """There the squares of products would be a million times what is left of them."""
+    from alignd_kernels.mas import gpu_latents
+
+    items = [exact_item(*shape, seed, unit) for seed, shape in enumerate(SHAPES[:5])]
+    far = batch_of([(z + 1000, mean + 1000, log_sigma) for z, mean, log_sigma in items])
+    found, expected = gpu_latents.align(far, device), cpu_latents.align(batch_of(items))
+    assert found.statuses.tolist() == expected.statuses.tolist()
+    assert found.durations.tolist() == expected.durations.tolist()
+    np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-5)
 
 
 @on_each_device
@@ -375,8 +419,8 @@ def test_scratch_on_a_gpu(device: str) -> None:
     one, T = np.ones(1, np.int64), np.full(1, 9)
     search = gpu.scratch_bytes(MasBatch(np.zeros(0, np.float32), DType.FLOAT32, one, 3 * one, T, T))[0]
     assert gpu_latents.scratch_bytes(batch).tolist() == [
-        4 * (2 * 9 + 7 * 3) * 4 + 4 * 3 * 9 + search,
-        4 * (2 * 3 + 7 * 5) * 4,
+        4 * (3 * 9 + 8 * 3) * 4 + 4 * 3 * 9 + search,
+        4 * (3 * 3 + 8 * 5) * 4,
     ]
 
 

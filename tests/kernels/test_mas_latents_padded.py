@@ -224,15 +224,17 @@ import numpy as np, torch, alignd_kernels as ak
 from kernels.test_mas_latents_padded import FRAMES, TOKENS, bad_tensors, raised, tensors
 from alignd_kernels.mas.gpu_latents_padded import maximum_path_from_latents_on_gpu as on_gpu
 
-for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
-    for unit in (False, True):
-        z, mean, log_sigma = tensors(dtype)
-        given = (z, mean, None if unit else log_sigma)
-        expected = ak.maximum_path_from_latents(*given, FRAMES, TOKENS)
-        found = on_gpu(*given, torch.tensor(FRAMES), TOKENS, True)
-        assert found.dtype == torch.float32 and torch.equal(found, expected), (dtype, unit)
-turned = [x.transpose(1, 2).contiguous().transpose(1, 2) for x in given[:2]]
-assert torch.equal(on_gpu(*turned, None, FRAMES, TOKENS, True), expected)
+for dtype, unit in ((torch.float16, False), (torch.bfloat16, True), (torch.float32, True), (torch.float64, False)):
+    z, mean, log_sigma = tensors(dtype)
+    given = (z, mean, None if unit else log_sigma)
+    expected = ak.maximum_path_from_latents(*given, FRAMES, TOKENS)
+    found = on_gpu(*given, torch.tensor(FRAMES), TOKENS, True)
+    assert found.dtype == torch.float32 and torch.equal(found, expected), (dtype, unit)
+turned = [x.transpose(1, 2).contiguous().transpose(1, 2) for x in given]
+assert torch.equal(on_gpu(*turned, FRAMES, TOKENS, True), expected)
+far = [x + 1000 for x in tensors(torch.float32)[:2]]
+expected = ak.maximum_path_from_latents(*tensors(torch.float32)[:2], None, FRAMES, TOKENS)
+assert torch.equal(on_gpu(*far, None, FRAMES, TOKENS, True), expected)
 path, statuses = on_gpu(*bad_tensors(), [9, 9, 9, 3, 0], None, False)
 assert statuses.tolist()[:2] == [ak.Status.OK, ak.Status.NOT_FINITE], statuses
 assert statuses.tolist()[3:] == [ak.Status.TOO_FEW_FRAMES, ak.Status.EMPTY], statuses

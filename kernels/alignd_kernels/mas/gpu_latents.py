@@ -1,13 +1,14 @@
 """Monotonic alignment search from latents on a GPU: lattices by torch's matrix products, paths by `mas.gpu`.
 
-With the square multiplied out a lattice is two products, of 1/σ² with z² and of mean/σ² with z. They are in float32
-proper: TF32 keeps 10 bits of what a difference of squares is made of.
+With the square multiplied out a lattice is two products, of 1/σ² with z² and of mean/σ² with z. Before, the average of
+an item's means is taken off both, which no distance notices: squares that are far larger than their difference leave
+little of it. And products are in float32 proper: TF32 keeps 10 bits of what a difference of squares is made of.
 """
 
 import contextlib
 import threading
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -46,8 +47,8 @@ def align(batch: LatentBatch, device: torch.device | str) -> MasResult:
     item's products are its own calls of torch's, so that neither their shapes nor what is chosen by these depend on the
     batch's other items: its lattice is the same alone and in any batch where the library answers the same call by the
     same bits, which cuBLAS promises for one version, one kind of device and one stream at a time. Beyond that, products
-    have a tolerance, in float32 about (C + 10) · 2⁻²⁴ of Σ (z² + mean²) / σ² + |log σ| + 1 over the channels, and the
-    path is the best one of the lattice as it was computed.
+    have a tolerance, in float32 about (C + 10) · 2⁻²⁴ of Σ (z² + mean²) / σ² + |log σ| + 1 over the channels, with z
+    and mean less the average of the item's means; and the path is the best one of the lattice as it was computed.
 
     Raises:
         ValueError: no kernel runs on `device`; matrices are not row-major, or log_sigmas lie otherwise than means.
@@ -69,11 +70,22 @@ def align(batch: LatentBatch, device: torch.device | str) -> MasResult:
         values = torch.empty(int(starts[-1]), dtype=TORCH_DTYPES[dtype], device=device)
         stopwatch = Stopwatch(device)
         with stopwatch, precise(device):
-            whole = weighed(*(None if x is None else x.to(values.dtype) for x in (z, mean, log_sigma)))
-            for b in np.flatnonzero(batch.feasible).tolist():
-                S, T, C = (int(sizes[b]) for sizes in (batch.tokens, batch.frames, batch.channels))
-                own = _item(whole, (int(frame_starts[b]), T), (int(token_starts[b]), S), C)
-                fill(own, values[int(starts[b]) : int(starts[b + 1])].view(1, S, T))
+            z, mean, log_sigma = (None if x is None else x.to(values.dtype) for x in (z, mean, log_sigma))
+            near_z, near_mean = torch.empty_like(z), torch.empty_like(mean)
+            places = [
+                (b, (int(frame_starts[b]), int(batch.frames[b])), (int(token_starts[b]), int(batch.tokens[b])))
+                for b in np.flatnonzero(batch.feasible).tolist()
+            ]
+            for b, frames, own in places:
+                C = int(batch.channels[b])
+                average = _matrix(mean, own, C).mean(1, keepdim=True)
+                torch.sub(_matrix(z, frames, C), average, out=_matrix(near_z, frames, C))
+                torch.sub(_matrix(mean, own, C), average, out=_matrix(near_mean, own, C))
+            whole = weighed(near_z, near_mean, log_sigma)
+            for b, frames, own in places:
+                each = zip(whole, (frames, frames, own, own, own))
+                item = Weighed(*(None if x is None else _matrix(x, at, int(batch.channels[b])) for x, at in each))
+                fill(item, values[int(starts[b]) : int(starts[b + 1])].view(1, own[1], frames[1]))
         found = gpu.align(MasBatch(values, dtype, starts[:-1], tokens, batch.frames, batch.frames), device)
     durations = np.zeros(int(batch.tokens.sum()), np.int32)
     durations[np.repeat(batch.channels > 0, batch.tokens)] = found.durations
@@ -87,15 +99,10 @@ def _there(rows: Rows, dtype: DType, device: torch.device) -> tuple[torch.Tensor
     return staged(rows.buffers, rows.sources, rows.offsets, device, TORCH_DTYPES[dtype])
 
 
-def _item(whole: Weighed, frames: tuple[int, int], tokens: tuple[int, int], C: int) -> Weighed:
-    """One item, [1, frames, C] and [1, tokens, C], of flat tensors: first element and rows of each."""
-
-    def part(flat: torch.Tensor | None, of: tuple[int, int]) -> Any:
-        begin, rows = of
-        return None if flat is None else flat[begin : begin + rows * C].view(1, rows, C)
-
-    z, squares, scaled, inverse, terms = whole
-    return Weighed(*(part(x, frames) for x in (z, squares)), *(part(x, tokens) for x in (scaled, inverse, terms)))
+def _matrix(flat: torch.Tensor, at: tuple[int, int], C: int) -> torch.Tensor:
+    """[1, rows, C] of an item, from its first element and its rows."""
+    begin, rows = at
+    return flat[begin : begin + rows * C].view(1, rows, C)
 
 
 _settings = threading.Lock()
@@ -148,14 +155,14 @@ def fill(gaussians: Weighed, out: torch.Tensor) -> None:
 
 
 def scratch_bytes(batch: LatentBatch) -> Int64Array:
-    """Memory on the device beside input and output, int64 [B]: 2·T·C + 7·S·C accumulators for what the products are of,
+    """Memory on the device beside input and output, int64 [B]: 3·T·C + 8·S·C accumulators for what the products are of,
     widened halves among it; and for an item that may have a path S·T for its lattice, and what its search needs."""
     accumulator = DType(np.dtype(batch.dtype.accumulator).name)
     nothing, S, T = np.zeros(0, accumulator.storage), batch.tokens, batch.frames
     search = gpu.scratch_bytes(MasBatch(nothing, accumulator, T, S, T, T))
     size = accumulator.storage.itemsize
     lattice = np.where(batch.feasible, size * S * T + search, 0)
-    need: Int64Array = size * (2 * T + 7 * S) * batch.channels + lattice
+    need: Int64Array = size * (3 * T + 8 * S) * batch.channels + lattice
     return need
 
 

@@ -36,8 +36,10 @@ def maximum_path_from_latents_on_gpu(
     with current(device):
         lattices = torch.empty((B, S, T), dtype=accumulator, device=device)
         with precise(device):
-            wide = [None if x is None else x.detach().to(accumulator) for x in (z, mean, log_sigma)]
-            fill(weighed(*wide), lattices)
+            wide_z, wide_mean = z.detach().to(accumulator), mean.detach().to(accumulator)
+            average = _average(wide_mean, tokens)
+            wide_sigma = None if log_sigma is None else log_sigma.detach().to(accumulator)
+            fill(weighed(wide_z - average, wide_mean - average, wide_sigma), lattices)
         # An item without channels is an empty one.
         result = gpu.launch(lattices, tokens if C else torch.zeros_like(tokens), frames)
         path = dense_path(result, frames, S, torch.float32)
@@ -48,3 +50,10 @@ def maximum_path_from_latents_on_gpu(
     arrays.lengths(found[2], "frame_lengths", B, T)
     raise_if_failed(found[0].tolist(), lambda b, status: reason(status, int(found[1, b]), int(found[2, b]), C))
     return path
+
+
+def _average(mean: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """Of each item's means, [B, 1, C]; whatever stands beyond its tokens."""
+    own = torch.arange(mean.shape[1], device=mean.device) < tokens[:, None]
+    total = torch.where(own[:, :, None], mean, 0).sum(1, keepdim=True)
+    return total / tokens.clamp(min=1)[:, None, None]

@@ -44,7 +44,8 @@ def maximum_path_from_latents(
         `Status` of each item, int32 [B] (on a CUDA device, `INTERNAL` for a length beyond the padded size). On the CPU
         the lattice of an item is the same in any batch. On a GPU it comes from batched products in float32 (float64 for
         float64), never TF32, whose rounding may differ with the batch's shape, and choose another of two paths that are
-        nearly as good: in float32 a cell is off by about (C + 10) · 2⁻²⁴ of Σ (z² + mean²) / σ² + |log σ| + 1 at most.
+        nearly as good: in float32 a cell is off by about (C + 10) · 2⁻²⁴ of Σ (z² + mean²) / σ² + |log σ| + 1 at most,
+        with z and mean less the average of the item's means.
 
     Raises:
         InvalidItemsError: listing every item that has no path: empty, more tokens than frames, NaN in a log-likelihood
