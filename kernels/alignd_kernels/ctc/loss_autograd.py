@@ -67,11 +67,11 @@ def costs_there(
     labels = np.zeros((len(frames), int(targets.lengths.max(initial=0))), np.int32)
     for own, first, length in zip(labels, targets.offsets.tolist(), targets.lengths.tolist()):
         own[:length] = targets.labels[first : first + length]
-    counts = [to_device(row, device, torch.int64) for row in (frames, targets.lengths)]
-    sums = costs_on_gpu(scores, to_device(labels, device, torch.int32), *counts, blank, gradients=wanted)
+    rows, counts = (to_device(each, device, torch.int64) for each in (frames, targets.lengths))
+    sums = costs_on_gpu(scores, to_device(labels, device, torch.int32), rows, counts, blank, gradients=wanted)
     costs = sums.costs
     if (frames == 0).any():
-        costs = torch.where(counts[0] == 0, to_device(_without_frames(targets), device, torch.float64).to(costs), costs)
+        costs = torch.where(rows == 0, to_device(_without_frames(targets), device, torch.float64).to(costs), costs)
     return costs, None if sums.found is None else sums.found.transpose(0, 1)
 
 

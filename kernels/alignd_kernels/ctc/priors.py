@@ -47,7 +47,7 @@ def ctc_label_priors(log_probs: Any, input_lengths: Any = None) -> Any:
     frames = lengths(input_lengths, "input_lengths", math.prod(shape[:-2]), shape[-2])
     if not frames.any():
         raise ValueError("a mean over no frames: the batch is empty")
-    total = (_sums_there if on_gpu(log_probs) else _sums)(log_probs, frames)
+    total: Any = (_sums_there if on_gpu(log_probs) else _sums)(log_probs, frames)
     if total is None:
         raise ValueError("NaN or +inf in log_probs: they must be logs of probabilities")
     with np.errstate(divide="ignore"):
