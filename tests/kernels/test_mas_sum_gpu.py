@@ -408,9 +408,12 @@ def test_nothing_waits_before_the_results_are_asked_for() -> None:
 
 @pytest.mark.gpu
 def test_offsets_beyond_32_bits() -> None:
-    """The second item's scores, shares and posteriors begin past 2³¹ elements."""
-    value = torch.full((2, 20_000, 120_000), -1.0, dtype=torch.float16, device="cuda")
-    lengths = torch.tensor([40, 40], device="cuda"), torch.tensor([120_000, 120_000], device="cuda")
+    """The second item's scores begin past 2³¹ elements; shares and posteriors end past 2³¹ bytes."""
+    S, T = 64, 6_000_000
+    memory = torch.full((2**31 + S * T,), -1.0, dtype=torch.float16, device="cuda")
+    value = memory.as_strided((2, S, T), (2**31, T, 1))
+    value[:] = 0.1 * torch.randn((S, 1), device="cuda").half()
+    lengths = torch.tensor([S, S], device="cuda"), torch.tensor([T, T], device="cuda")
     found = gpu_sum.posteriors_on_gpu(value, *lengths)
     assert found.statuses.tolist() == [Status.OK, Status.OK]
-    assert torch.equal(found.found[0, :40], found.found[1, :40])
+    assert torch.equal(found.found[0], found.found[1])

@@ -88,19 +88,19 @@ def _enqueue(batch: DeviceBatch, sign: int, stopwatch: Stopwatch | None = None) 
     outputs = (ways, costs, scores, statuses)
     planes, launched = (there + back, 2 * programs) if sign else (there, programs)
     with borders(device, planes * words, items, launched) as memory:
-        arguments = (
+        forward = (
             *(batch.values, *item, memory.words, memory.tickets, shares, ends_m, ends_e, trouble, memory.arrivals),
             *(*outputs, items + 1, items, abs(sign), memory.first_ticket, memory.epoch, words, PATIENCE),
         )
         constants = gpu_sum_forward.constants(batch.dtype, batch.frames_first)
-        launches = [launcher(mas_sum_forward_kernel, device, programs, arguments, **constants)]
+        launches = [launcher(mas_sum_forward_kernel, device, programs, forward, **constants)]
         if found is not None:
-            arguments = (
+            backward = (
                 *(*item, shares, ways, memory.words[there * words :], memory.tickets, found, *outputs[1:]),
                 *(items + 1, items, sign, memory.first_ticket + programs, memory.epoch, words, PATIENCE),
             )
             constants = gpu_sum_backward.constants(batch.dtype, batch.frames_first)
-            launches.append(launcher(mas_sum_backward_kernel, device, programs, arguments, **constants))
+            launches.append(launcher(mas_sum_backward_kernel, device, programs, backward, **constants))
         with stopwatch or nullcontext():
             for launch in launches:
                 launch()

@@ -203,7 +203,7 @@ def mas_sum_backward_kernel(
         found += entry_of(table, pitch_of_table, b, FOUND)
         pitch = entry_of(table, pitch_of_table, b, FOUND_PITCH).to(tl.int32)
         if (strip >= 0) & (way == OK):
-            begin = entry_of(table, pitch_of_table, b, SHARES) + strip.to(tl.int64) * cells_of_strip(S, T, N)
+            begin = entry_of(table, pitch_of_table, b, SHARES) + strip * cells_of_strip(S64, T64, N)
             lost = _strip(
                 shares + begin,
                 S,

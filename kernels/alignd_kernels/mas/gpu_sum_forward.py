@@ -290,7 +290,7 @@ def mas_sum_forward_kernel(
         S = S64.to(tl.int32)
         T = T64.to(tl.int32)
         if strip < tl.cdiv(S, W):
-            own = entry_of(table, pitch_of_table, b, SHARES) + strip.to(tl.int64) * cells_of_strip(S, T, N)
+            own = entry_of(table, pitch_of_table, b, SHARES) + strip * cells_of_strip(S64, T64, N)
             m, e, wrong = _strip(
                 values + entry_of(table, pitch_of_table, b, VALUES),
                 entry_of(table, pitch_of_table, b, PITCH).to(tl.int32),
