@@ -158,6 +158,7 @@ def _strip(
     Returns:
         what went wrong.
     """
+    half: tl.constexpr = STEP // 2  # loops are unrolled by so much: for twice as much compilers need twice the time
     lane = tl.arange(0, 32)
     before = tl.maximum(lane - 1, 0)
     after = (lane + 1) % 32
@@ -199,14 +200,14 @@ def _strip(
     zeros = tl.zeros([32], tl.int32)
     steps = tl.cdiv(last - begin + 1, STEP)
     t = last + 1 - steps * STEP  # so that sums are the last frame's in the end
-    x = _labels(columns, pace, t, read_first, span, STEP)
+    x = _labels(columns, pace, t, read_first, span, half)
+    x_next = _labels(columns, pace, t + half, read_first, span, half)
     blanks = _blanks(log_probs, pitch, blank, t, last)
     t_left = t - 1 + lane
     needed = within(t_left, first_left, spare) & (lane < STEP) & is_led
     low, high = look(from_left, plane, t_left, needed, ACC)
     low_e, high_e = look(from_left + exponents, plane, t_left, needed, tl.float32)
     for _ in range(steps):
-        x_ahead = _labels(columns, pace, t + STEP, read_first, span, STEP)
         blanks_ahead = _blanks(log_probs, pitch, blank, t + STEP, last)
         # A first look for the next frames, whose answer is there by then.
         t_after = t_left + STEP
@@ -228,34 +229,37 @@ def _strip(
         low_e = low_e_after
         high_e = high_e_after
         m_blanks, e_blanks = _parts(widen(blanks, ACC))
-        for j in tl.static_range(STEP):
-            left_m = tl.where(lane == 0, ring, tl.gather(m_label, before, 0))
-            left_e = tl.where(lane == 0, ring_e, tl.gather(e_label, before, 0))
-            both_m, both_e = added(m_blank, e_blank, left_m, left_e, ACC)
-            to_m = tl.where(repeat == 0, both_m, m_blank)
-            to_e = tl.where(repeat == 0, both_e, e_blank)
-            sum_m, sum_e = added(m_label, e_label, to_m, to_e, ACC)
-            place = own + (t + j).to(tl.int64) * 64
-            here = zeros + t + j >= kept_from
-            tl.store(place, _share(m_blank, e_blank, left_e, both_m, both_e, ACC), mask=here)
-            tl.store(place + 32, _share(m_label, e_label, to_e, sum_m, sum_e, ACC), mask=here)
-            m_x, e_x = _parts(widen(x[j], ACC) + extra)
-            e_x = tl.where(within(t + j, label_first, span), e_x, NOTHING)
-            at = 0 * lane + j
-            e_x_blank = tl.where(within(t + j, blank_first, blank_span), tl.gather(e_blanks, at, 0), NOTHING)
-            most = tl.maximum(most, tl.maximum(e_x, e_x_blank))
-            m_label = sum_m * m_x
-            e_label = sum_e + e_x
-            m_blank = both_m * tl.gather(m_blanks, at, 0)
-            e_blank = both_e + e_x_blank
-            # A ring: what enters moves on to thread 0, what leaves thread 31 follows it.
-            ring = tl.where(lane == 31, m_label, tl.gather(ring, after, 0))
-            ring_e = tl.where(lane == 31, e_label, tl.gather(ring_e, after, 0))
+        for done in range(0, STEP, half):
+            x_after = _labels(columns, pace, t + done + STEP, read_first, span, half)
+            for j in tl.static_range(half):
+                left_m = tl.where(lane == 0, ring, tl.gather(m_label, before, 0))
+                left_e = tl.where(lane == 0, ring_e, tl.gather(e_label, before, 0))
+                both_m, both_e = added(m_blank, e_blank, left_m, left_e, ACC)
+                to_m = tl.where(repeat == 0, both_m, m_blank)
+                to_e = tl.where(repeat == 0, both_e, e_blank)
+                sum_m, sum_e = added(m_label, e_label, to_m, to_e, ACC)
+                place = own + (t + done + j).to(tl.int64) * 64
+                here = zeros + t + done + j >= kept_from
+                tl.store(place, _share(m_blank, e_blank, left_e, both_m, both_e, ACC), mask=here)
+                tl.store(place + 32, _share(m_label, e_label, to_e, sum_m, sum_e, ACC), mask=here)
+                m_x, e_x = _parts(widen(x[j], ACC) + extra)
+                e_x = tl.where(within(t + done + j, label_first, span), e_x, NOTHING)
+                at = 0 * lane + done + j
+                e_x_blank = tl.where(within(t + done + j, blank_first, blank_span), tl.gather(e_blanks, at, 0), NOTHING)
+                most = tl.maximum(most, tl.maximum(e_x, e_x_blank))
+                m_label = sum_m * m_x
+                e_label = sum_e + e_x
+                m_blank = both_m * tl.gather(m_blanks, at, 0)
+                e_blank = both_e + e_x_blank
+                # A ring: what enters moves on to thread 0, what leaves thread 31 follows it.
+                ring = tl.where(lane == 31, m_label, tl.gather(ring, after, 0))
+                ring_e = tl.where(lane == 31, e_label, tl.gather(ring_e, after, 0))
+            x = x_next
+            x_next = x_after
         t_right = t + STEP - 32 + lane
         mine = within(t_right, first_right, spare) & (lane >= 32 - STEP) & leads
         hand_over(to_right, plane, t_right, mine, epoch, ring, zeros)
         hand_over(to_right + exponents, plane, t_right, mine, epoch, ring_e.to(tl.float32, bitcast=True), zeros)
-        x = x_ahead
         blanks = blanks_ahead
         t += STEP
     if not leads:
