@@ -28,7 +28,7 @@ from alignd_kernels.status import Status
 # Sums that leave float32's range are part of the tests; NumPy, under the interpreter, warns of them.
 pytestmark = pytest.mark.filterwarnings("ignore:(invalid value|overflow) encountered:RuntimeWarning")
 
-FEW = settings(max_examples=examples(5), deadline=None, derandomize=True)
+FEW = settings(max_examples=examples(4), deadline=None, derandomize=True)
 EACH_WAY = pytest.mark.parametrize(("mode", "log"), WAYS)
 EACH_MODE = pytest.mark.parametrize("mode", MODES)
 KERNELS = (
@@ -94,9 +94,9 @@ def test_shapes_at_the_edges_of_strips_and_chunks(device: str, mode: str) -> Non
 
 @on_each_device
 @EACH_WAY
-@pytest.mark.parametrize("dtype", DType)
-def test_every_type(device: str, mode: str, log: bool, dtype: DType) -> None:
-    batch = batch_of([(2, 3, 5) if mode != "dtw" else (2, 34, 3)], mode, log, dtype)
+@pytest.mark.parametrize("dtype", [DType.BFLOAT16, DType.FLOAT64])
+def test_other_types(device: str, mode: str, log: bool, dtype: DType) -> None:
+    batch = batch_of([(2, 3, 5) if mode != "dtw" else (2, 33, 2)], mode, log, dtype)
     found = gpu.align(batch, device)
     check(batch, found)
     check_cpu(batch, found)
@@ -192,7 +192,7 @@ def test_a_value_that_decides_and_is_no_probability(device: str) -> None:
 @on_each_device
 @EACH_WAY
 def test_a_batch_equals_its_items_alone(device: str, mode: str, log: bool) -> None:
-    batch = batch_of([(2, 3, 5), (33, 2, 3), (1, 34, 35), (0, 2, 2)], mode, log, kind=probabilities)
+    batch = batch_of([(2, 3, 5), (33, 1, 1), (1, 33, 2), (0, 2, 2)], mode, log, kind=probabilities)
     whole = gpu.align(batch, device)
     rates, tokens = offsets_of(batch.heads), offsets_of(batch.tokens)
     for b in range(len(batch)):

@@ -15,6 +15,7 @@ if importlib.util.find_spec("triton") is None:  # not imported: it must find its
 
 from alignd.wire import CtcRequest, DataType, ItemCode, MasRequest
 from alignd_client import AlignClient
+from alignd_kernels.attention import reference as attention_reference
 from alignd_kernels.ctc import reference as ctc_reference
 from alignd_kernels.ctc import sum_reference as ctc_sum_reference
 from alignd_kernels.mas import reference as mas_reference
@@ -158,6 +159,31 @@ def test_ctc_posteriors_are_summed_on_the_device(
             unit = (len(log_probs) + 1) * 2.0**-24
             np.testing.assert_allclose(answer.posteriors, expected, 0, 30 * unit)
             np.testing.assert_allclose(answer.score, score, 1e-15, 8 * unit)
+
+
+@pytest.mark.parametrize("mode", ["mas", "dtw", "stepwise"])
+def test_attention_maps_are_aligned_on_the_device(
+    client: AlignClient, device: str, mode: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from alignd_kernels.attention import gpu
+
+    align, asked = gpu.align, []
+    monkeypatch.setattr(gpu, "align", lambda batch, where: asked.append(where) or align(batch, where))
+    rng, count = np.random.default_rng(12), size(device, 2, 60)
+    shapes = rng.integers(1, (4, size(device, 4, 90), size(device, 9, 200)), (count, 3)).tolist()
+    maps = [(rng.integers(0, 9, (H, S, T + S)) / 8).astype(np.float32) for H, S, T in shapes]
+    maps.append(np.full((2, 2, 3), np.nan, np.float32))
+    answers = list(client.align_attention(maps, mode=mode, on_error="return"))
+    assert answers.pop().status.code is ItemCode.NOT_FINITE
+    assert asked
+    for values, answer in zip(maps, answers):
+        expected = attention_reference.align(values, mode, False, np.float32)
+        assert answer.head == expected.head
+        assert np.array_equal(answer.focus_rates, expected.focus_rates)
+        assert np.array_equal(answer.starts, expected.starts)
+        assert np.array_equal(answer.ends, expected.ends)
+        # A stepwise walk's score is a sum of logarithms, of 2 ulp of float64 each.
+        np.testing.assert_allclose(answer.score, expected.score, 2.0**-22 if mode == "stepwise" else 0, 1e-12)
 
 
 def test_a_bad_item_fails_alone(client: AlignClient, device: str) -> None:
