@@ -165,11 +165,15 @@ def test_all_types_and_a_step_as_it_is(device: str, dtype: DType, monkeypatch: p
 @on_each_device
 @pytest.mark.parametrize("star", [0.0, -np.inf, np.inf, STAR_MAX])
 def test_wildcards(device: str, star: float) -> None:
-    log_probs = dyadic(np.random.default_rng(5), (5, 4))
+    log_probs = dyadic(np.random.default_rng(5), (4, 4))
     log_probs[2] = [-1.0, -0.5, -0.5, -0.75]  # the first of two largest
-    targets = [np.array(own, np.int32) for own in ([STAR], [1, STAR, 1])]
-    items = [(log_probs, own, 0, star) for own in targets] + [(log_probs[:2, :1], targets[0], 0, star)]
-    check_sums(ctc_batch(items, DType.FLOAT32, 1, 1), device)
+    items = [
+        (log_probs[:3], np.array([STAR], np.int32), 0, star),
+        (log_probs[:1, :1], np.array([STAR], np.int32), 0, star),
+    ]
+    if not np.isinf(star):
+        items.append((log_probs, np.array([1, STAR, 1], np.int32), 0, star))
+    check_sums(ctc_batch(items, DType.FLOAT32, 1, 1), device, np.isnan(star))
 
 
 def bad_items() -> list[CtcItem]:
