@@ -103,7 +103,8 @@ def hard(batch: PaddedBatch) -> tuple[torch.Tensor, torch.Tensor]:
         paths = torch.empty((N, T), dtype=torch.int32, device=energies.device)
         statuses = torch.empty(N, dtype=torch.int32, device=energies.device)
         if N:
-            arguments = (energies, batch.tokens, batch.frames, paths, statuses, S, T)
+            lengths_there = batch.tokens.contiguous(), batch.frames.contiguous()
+            arguments = (energies, *lengths_there, paths, statuses, S, T)
             constants = gpu_hard.constants(DTYPES[energies.dtype], batch.frames_first)
             launcher(stepwise_hard_kernel, energies.device, N, arguments, **constants)()
     return paths, statuses
@@ -148,10 +149,11 @@ def _run_strips(
     words = N * (strips - 1) * T
     planes = 2 if energies.dtype == torch.float64 else 1
     initial = energies.new_empty(0, dtype=accumulator(energies)) if batch.initial is None else batch.initial
+    lengths_there = batch.tokens.contiguous(), batch.frames.contiguous()
     settings = (int(batch.initial is not None), int(batch.keep), int(batch.before))
     with borders(device, planes * words, 0, N * strips) as memory:
         arguments = (
-            *(energies, batch.tokens, batch.frames, initial, *read, memory.words, memory.tickets, *written),
+            *(energies, *lengths_there, initial, *read, memory.words, memory.tickets, *written),
             *(N, S, T, *settings, memory.first_ticket, memory.epoch, words, PATIENCE),
         )
         launcher(kernel, device, N * strips, arguments, **constants)()
