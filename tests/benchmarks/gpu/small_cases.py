@@ -17,7 +17,7 @@ import alignd_kernels as ak
 from alignd_kernels.dtypes import DType
 from benchmarks.gpu.place import Place, place_of
 
-FAMILIES = ("mas", "ctc", "transducer")
+FAMILIES = ("mas", "ctc", "transducer", "mas_sum", "ctc_sum", "attention", "stepwise")
 """Modules of `benchmarks.gpu.small`."""
 
 ALL, FEW = 10, 2
