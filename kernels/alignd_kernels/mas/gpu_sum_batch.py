@@ -104,17 +104,10 @@ def padded(value: torch.Tensor, tokens: torch.Tensor, frames: torch.Tensor) -> D
     """
     B, S, T = value.shape
     frames_first = S > 1 and T > 1 and value.stride(2) != 1 and value.stride(1) == 1
-    contiguous, pitch = (
-        (S == 1 or value.stride(1) == 1, value.stride(2))
-        if frames_first
-        else (
-            T <= 1 or value.stride(2) == 1,
-            value.stride(1),
-        )
-    )
-    if not contiguous or abs(pitch) > MAX_PITCH.value:
-        value = value.contiguous()
-        frames_first, pitch = False, value.stride(1)
+    columns = 1 if frames_first else 2
+    if (value.shape[columns] > 1 and value.stride(columns) != 1) or abs(value.stride(3 - columns)) > MAX_PITCH.value:
+        value, frames_first = value.contiguous(), False
+    pitch = value.stride(2 if frames_first else 1)
     device = value.device
     # The lengths are unknown here: what is enough for any S' ≤ S, T' ≤ T.
     widest = max(1, strips_of(S))

@@ -28,9 +28,9 @@ def beta_binomial_prior(
 
     Returns:
         float64 [T, S]; for lengths [B] padded [B, max T, max S], a torch tensor if `tokens` is one, on its device (but
-        made on the host: lengths that lie on another device are waited for). Beyond an item's
-        lengths it is 0; as a logarithm −inf beyond its tokens, but 0 in frames beyond its frames, so that a softmax
-        over tokens, and its gradient, stay finite in every frame.
+        made on the host: lengths that lie on another device are waited for). Beyond an item's lengths it is 0; as a
+        logarithm −inf beyond its tokens, but 0 in frames beyond its frames, so that a softmax over tokens, and its
+        gradient, stay finite in every frame.
 
     Raises:
         TypeError: lengths that are not integers.
