@@ -1,4 +1,4 @@
-"""The expectation as a function that torch differentiates. Imported only where it is called: it needs torch."""
+"""The expectation as a function that torch differentiates. Imports torch."""
 
 from types import ModuleType
 from typing import Any

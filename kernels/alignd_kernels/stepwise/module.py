@@ -1,4 +1,4 @@
-"""Stepwise monotonic multi-head attention as a layer. Imported only where it is asked for: it needs torch."""
+"""Stepwise monotonic multi-head attention as a layer. Imports torch."""
 
 import math
 from typing import Any, Literal
