@@ -8,7 +8,7 @@ sums of logarithms, may differ in it: here those of `gpu_logarithm` are summed, 
 """
 
 from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -94,16 +94,17 @@ class _Launch:
         self._bad, self._arrivals = batch.zeros(2 * items).view(2, items)
         self._wanted = batch.empty(items, torch.int64)
 
-    def _timed(self) -> AbstractContextManager[Any]:
+    def _stopwatch(self) -> Stopwatch | None:
+        """A new one for the next launches, if time is taken at all."""
         if self._stopwatches is None:
-            return nullcontext()
+            return None
         self._stopwatches.append(Stopwatch(self._batch.device))
         return self._stopwatches[-1]
 
     def _run(self, *launches: tuple[Any, int, tuple[Any, ...], dict[str, object]]) -> None:
         """Kernels, how many programs of each, its arguments, and what it is compiled for: compiled before any runs."""
         ready = [launcher(kernel, self._batch.device, n, given, **of) for kernel, n, given, of in launches]
-        with self._timed():
+        with self._stopwatch() or nullcontext():
             for launch in ready:
                 launch()
 
@@ -145,8 +146,7 @@ class _Launch:
             )
             tiles, of = max(1, batch.totals.tiles), gpu_logarithm.constants(batch.dtype)
             self._run(*self._focus(chosen), (attention_logarithms_kernel, tiles, arguments, of))
-        timed = self._timed()
-        paths = search.enqueue(timed if isinstance(timed, Stopwatch) else None)
+        paths = search.enqueue(self._stopwatch())
         spans = (
             *(batch.tokens, batch.table, paths.durations, paths.scores, paths.statuses),
             *(found.focus_rates, found.heads, found.starts, found.ends, found.scores, found.statuses, pitch),
@@ -204,8 +204,9 @@ def align(batch: AttentionBatch, device: torch.device | str) -> AttentionResult:
         return AttentionResult(none, np.zeros(0, np.float32), none, none, np.zeros(0), none, 0)
     with current(device):
         stopwatches: list[Stopwatch] = []
-        host = to_host(_Launch(on_device(batch, device), stopwatches).align())
-    return AttentionResult(*host, sum(stopwatch.elapsed_ns() for stopwatch in stopwatches))
+        heads, rates, starts, ends, scores, statuses = to_host(_Launch(on_device(batch, device), stopwatches).align())
+    elapsed = sum(stopwatch.elapsed_ns() for stopwatch in stopwatches)
+    return AttentionResult(heads, rates, starts, ends, scores, statuses, elapsed)
 
 
 def launch(

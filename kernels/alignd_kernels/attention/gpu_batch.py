@@ -132,20 +132,21 @@ def on_device(batch: AttentionBatch, device: torch.device) -> DeviceBatch:
     """A batch of the host's, of one item at least, copied: one copy of the values, one of all else."""
     good = may_align(batch)
     H, S, T = (np.maximum(np.asarray(sizes, np.int64), 0) for sizes in (batch.heads, batch.tokens, batch.frames))
-    of_good = sizes_of(*(np.where(good, lengths, 0) for lengths in (H, S, T)), batch.mode, batch.log)
+    heads, tokens, frames = (np.where(good, lengths, 0) for lengths in (H, S, T))
+    of_good = sizes_of(heads, tokens, frames, batch.mode, batch.log)
     sizes = of_good._replace(rates=H, tokens=S, frames=T)
     starts = [offsets_of(size) for size in sizes]
     totals = Sizes(*(int(row[-1]) for row in starts))
     rows = batch.frames if batch.row_pitches is None else batch.row_pitches
-    heads = batch.tokens * rows if batch.head_pitches is None else batch.head_pitches
+    head_pitches = batch.tokens * rows if batch.head_pitches is None else batch.head_pitches
     values, offsets = staged(batch.values, batch.sources, batch.offsets, device, TORCH_DTYPES[batch.dtype])
-    table = with_end([offsets, heads, rows, *starts, batch.tokens, batch.frames])
+    table = with_end([offsets, head_pitches, rows, *starts, batch.tokens, batch.frames])
     there = to_device(table, device, torch.int64)
     kind = aligned_type(batch.dtype, batch.log)
 
     def search(logarithms: torch.Tensor | None) -> mas.Launch:
         maps, begins, pitches = (values, offsets, rows) if logarithms is None else (logarithms, starts[5][:-1], T)
-        return mas.ragged(MasBatch(maps, kind, begins, S, T, pitches), device)  # type: ignore[arg-type]
+        return mas.ragged(MasBatch(maps, kind, begins, S, T, pitches), device)
 
     return DeviceBatch(
         values,

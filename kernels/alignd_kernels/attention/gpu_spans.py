@@ -7,7 +7,7 @@ from typing import Any
 import triton.language as tl
 
 from alignd_kernels.attention.gpu_item import TOKENS, clear_rates
-from alignd_kernels.gpu_language import OK, entry_of, kernel
+from alignd_kernels.gpu_language import OK, entry_of, kernel, uniform
 
 TOKENS_AT_A_TIME = tl.constexpr(128)
 
@@ -41,7 +41,7 @@ def attention_spans_kernel(
         scores: NaN, written.
     """
     b = tl.program_id(0)
-    if tl.load(statuses + b) == OK:
+    if uniform(tl.load(statuses + b)) == OK:  # all threads have read it before one writes
         status = tl.load(found_statuses + b)
         tl.store(statuses + b, status)
         if status == OK:
