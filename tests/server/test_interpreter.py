@@ -94,7 +94,7 @@ def test_latents(server: ServerProcess) -> None:
     assert reply.durations.tolist() == reference_answers.maximum_path_from_latents(request).durations.tolist()
 
 
-def test_what_has_no_kernels_for_a_gpu_runs_on_the_host(server: ServerProcess) -> None:
+def test_sums_and_attention_maps_run_there(server: ServerProcess) -> None:
     values, one = np.random.default_rng(4).random(27).astype("f4"), np.ones(1, np.int64)
     request = MasRequest(values, DataType.FLOAT32, 3 * one, 9 * one)
     found, exact = ask(server.target, MAS_POSTERIORS, request), reference_answers.mas_posteriors(request)
@@ -105,6 +105,9 @@ def test_what_has_no_kernels_for_a_gpu_runs_on_the_host(server: ServerProcess) -
     maps = AttentionRequest(values, DataType.FLOAT32, one, 3 * one, 9 * one)
     spans = ask(server.target, ALIGN_ATTENTION, maps)
     assert spans.starts.tolist() == reference_answers.align_attention(maps).starts.tolist()
+    for op in ("mas_posteriors", "ctc_posteriors", "attention"):
+        count = "alignd_kernel_duration_seconds_count"
+        assert server.metric(count, op=op, backend="triton", device="interpreter") >= 1
 
 
 def test_its_kernels_are_timed_apart(server: ServerProcess) -> None:

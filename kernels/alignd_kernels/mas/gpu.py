@@ -226,7 +226,7 @@ def launch(value: torch.Tensor, tokens: torch.Tensor, frames: torch.Tensor) -> D
 
 
 def padded(value: torch.Tensor, tokens: torch.Tensor, frames: torch.Tensor) -> Launch:
-    """A padded batch of one item at least as the kernels take it: see `launch`. Its table may be another launch's too."""
+    """A padded batch of one item at least as the kernels take it: see `launch`. Its table may be used by others too."""
     B, S, T = value.shape
     device, width = value.device, _width(DTYPES[value.dtype])
     # The lengths are unknown here: what is enough for any S' ≤ S, T' ≤ T.

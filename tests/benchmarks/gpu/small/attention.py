@@ -24,7 +24,7 @@ def check(place: Place, dtype: DType, count: int) -> None:
     maps = [grid(rng, shape) for shape in SHAPES[:count]]
     for mode in MODES:
         # For the walk, probabilities: of them 0 … 7/8 in eighths.
-        check_mode(place, dtype, [item / -2 for item in maps] if mode == "stepwise" else maps, mode)
+        check_mode(place, dtype, [item * np.float32(-0.5) for item in maps] if mode == "stepwise" else maps, mode)
 
 
 def check_mode(place: Place, dtype: DType, items: Sequence[Scores], mode: Mode) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from alignd_kernels.dtypes import DType
 from alignd_kernels.status import Status
@@ -38,8 +39,8 @@ def check_layout(
         turned = values.transpose(0, 2, 1) if frames_first else values
         return torch.from_numpy(np.ascontiguousarray(turned)).to(place.device, getattr(torch, stored))
 
-    def back(tensor: object) -> np.ndarray:
-        found = torch.as_tensor(tensor).double().cpu().numpy()
+    def back(tensor: object) -> npt.NDArray[np.float64]:
+        found: npt.NDArray[np.float64] = torch.as_tensor(tensor).double().cpu().numpy()
         return found.transpose(0, 2, 1) if frames_first else found
 
     lengths = torch.tensor(shapes, device=place.device).T.contiguous()
