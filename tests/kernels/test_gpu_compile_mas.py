@@ -2,13 +2,11 @@
 
 from pathlib import Path
 
-import pytest
-from kernels.gpu_compile import check_compiled
+from kernels.gpu_compile import check_compiled, on_each_gpu
 
 from alignd_kernels.dtypes import DType
 
 
-@pytest.mark.parametrize("dtype", DType)
-@pytest.mark.parametrize("capability", [80, 90, 100])
+@on_each_gpu
 def test_compiles_without_spills(capability: int, dtype: DType, tmp_path: Path) -> None:
     check_compiled("mas", capability, dtype, tmp_path)
