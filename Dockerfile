@@ -50,5 +50,5 @@ ENV PYTHONUNBUFFERED=1 \
 EXPOSE 50051 9464
 STOPSIGNAL SIGTERM
 # Healthy once the kernels are warm; the first start on a new machine compiles them.
-HEALTHCHECK --interval=10s --timeout=5s --start-period=600s --retries=3 CMD ["alignd", "health"]
+HEALTHCHECK --interval=10s --timeout=5s --start-period=900s --retries=3 CMD ["alignd", "health"]
 ENTRYPOINT ["alignd-server"]

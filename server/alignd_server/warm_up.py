@@ -52,6 +52,8 @@ def warm_up(operations: Sequence[AnyFamily], devices: Sequence[Device]) -> None:
         _say("compiling the kernels for this machine, once: takes a minute or two")
         with compile_cache.compiling_alone():
             _compile(operations, cpu, types)
+    if any((device.torch_device or "").startswith("cuda") for device in devices):
+        _say("loading the GPU's kernels; the first start of all compiles them, which takes some minutes")
     for device in devices:
         for operation in operations:
             backends.warm_up(operation.room, device, operation.kernels)

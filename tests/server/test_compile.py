@@ -156,6 +156,15 @@ def test_a_little_memory_is_not_shared(runs: list[list[wire.DataType]]) -> None:
     assert runs == [ALL, ALL, ALL]
 
 
+def test_a_gpu_s_first_start_is_told_of(
+    runs: list[list[wire.DataType]], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(warm_up.structlog, "is_configured", lambda: False)
+    warm_up.warm_up([], [Device("cuda:0", "", "triton", "cuda:0", 1 << 40, None)])
+    assert "the first start of all compiles them" in caplog.text
+    assert runs == [ALL]
+
+
 def test_no_process_outlives_a_start_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(warm_up, "PROGRAM", "import time; time.sleep(60)")
     before: list[psutil.Process] = []
