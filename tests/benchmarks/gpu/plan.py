@@ -61,10 +61,10 @@ def stages(request: Request) -> list[Stage]:
     return [
         wheels(request, variables),
         python("machine", 30, "benchmarks.gpu.about", out, *mode),
-        python("small-cases", 60, "benchmarks.gpu.small_cases", *mode),
+        python("small-cases", 150 if request.rehearse else 60, "benchmarks.gpu.small_cases", *mode),
         python("tests-kernels", 115, "benchmarks.gpu.suites", "kernels", out, *mode),
         python("tests-engine", 150 if request.rehearse else 40, "benchmarks.gpu.suites", "engine", out, *mode),
-        python("memcheck", 45, "benchmarks.gpu.memcheck", *mode),
+        python("memcheck", 150 if request.rehearse else 45, "benchmarks.gpu.memcheck", *mode),
         python("timings", 80, "benchmarks.gpu.timings", out, "--cases", request.cases, *mode),
         python("rnnt", 90 if request.rehearse else 30, "benchmarks.gpu.rnnt", out, *mode),
         python("functions", 90 if request.rehearse else 25, "benchmarks.gpu.functions", out, *mode),
