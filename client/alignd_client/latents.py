@@ -166,7 +166,7 @@ def _failed(kind: Kind, status: ItemStatus) -> Alignment:
 
 
 def _three(raw: Any) -> tuple[Any, Any, Any]:
-    if not isinstance(raw, tuple) or len(raw) not in (2, 3):
+    if not isinstance(raw, tuple | list) or len(raw) not in (2, 3):
         raise TypeError("each item must be (z, mean) or (z, mean, log_sigma)")
     return raw[0], raw[1], raw[2] if len(raw) == 3 else None
 
@@ -222,7 +222,7 @@ class LatentsMethods(Methods):
         on the server's device: frames × tokens scores never travel.
 
         Args:
-            latents: tuples of z [frames, channels], mean [tokens, channels] and log_sigma [tokens, channels] (left out:
+            latents: tuples or lists of z [frames, channels], mean and log_sigma [tokens, channels] (left out or None:
                 standard deviations of 1), of one dtype, float16 to float64, NumPy or torch.
             on_error: "raise" or "return", see the class.
         """

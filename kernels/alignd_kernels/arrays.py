@@ -20,6 +20,16 @@ def on_gpu(array: Any) -> bool:
     return is_torch(array) and array.device.type != "cpu"
 
 
+def check_known_device(array: Any, name: str) -> None:
+    """Raises:
+    NotImplementedError: the argument of a function of this name is neither on the CPU nor on a CUDA device.
+    """
+    if on_gpu(array) and array.device.type != "cuda":
+        raise NotImplementedError(
+            f"{name} runs on the CPU and on CUDA devices only, but the tensor is on {array.device}: pass .cpu()"
+        )
+
+
 def host(array: Any) -> npt.NDArray[Any]:
     """`array` as NumPy sees it, without a copy where it can be.
 

@@ -64,6 +64,14 @@ def added(a, x, b, y, ACC: tl.constexpr):
 
 
 @triton.jit
+def share_of(m, e, other_e, both_m, both_e, ACC: tl.constexpr):
+    """Which part of a sum m · 2ᵉ is, never above 1: all of it, exactly, where the other part is too small to be seen.
+    A GPU's division is off by an ulp or two, also that of a number by itself."""
+    found = tl.minimum(m * power(e - both_e, ACC) / both_m, 1.0)
+    return tl.where(other_e - both_e < -126, 1.0, found)
+
+
+@triton.jit
 def log_of(m, e):
     """ln(m · 2ᵉ) in float64."""
     return tl.log(m.to(tl.float64)) + e.to(tl.float64) * LN2

@@ -316,6 +316,12 @@ def test_bad_priors() -> None:
         ak.ctc_label_priors(np.zeros(4))
     with pytest.raises(ValueError, match="no frames"):
         ak.ctc_label_priors(x, np.zeros(2, int))
+    with pytest.raises(ValueError, match="no logs of probabilities"):
+        ak.ctc_label_priors(x + 5)
+    with pytest.raises(TypeError, match="log_probs must be floating-point, not int64"):
+        ak.subtract_label_priors(np.ones((3, 4), np.int64), np.zeros(4), 1.0)
+    with pytest.raises(TypeError, match="both be torch tensors"):
+        ak.subtract_label_priors(torch.zeros(3, 4), np.zeros(4), 1.0)
     for bad in (np.nan, np.inf):
         with pytest.raises(ValueError, match="NaN or \\+inf in log_probs"):
             ak.ctc_label_priors(np.where(np.arange(4) == 1, bad, x))

@@ -82,7 +82,7 @@ def test_padded_tensors_equal_the_batch(device: str) -> None:
 def test_lengths_beyond_the_tensors_are_caught(device: str) -> None:
     log_probs, targets, *_ = (part.to(device) for part in batch_first())
     log_probs = log_probs.nan_to_num()
-    frames = torch.tensor([6, 4, 2**40, -1], device=device)
+    frames = torch.tensor([6, 4, 2**40, 40 - 2**32], device=device)  # the last one is 40 in its low half
     counts = torch.tensor([3, 4, 0, 0], device=device)
     found = gpu_sum.costs_on_gpu(log_probs, targets, frames, counts)
     assert found.statuses.tolist() == [Status.INTERNAL] * 3 + [Status.EMPTY]

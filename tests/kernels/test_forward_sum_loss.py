@@ -389,6 +389,13 @@ def test_binarize_lists_what_has_no_path() -> None:
     assert caught.value.statuses == statuses
 
 
+def test_binarization_loss_refuses_what_is_no_probability() -> None:
+    with pytest.raises(ValueError, match="pass probabilities"):
+        ak.attention_binarization_loss(torch.ones(2, 3), torch.rand(2, 3).log())
+    with pytest.raises(TypeError, match="must be torch tensors, not ndarray and Tensor"):
+        ak.attention_binarization_loss(np.ones((2, 3)), torch.rand(2, 3))
+
+
 def test_binarization_loss() -> None:
     soft = torch.tensor([[[0.5, 0.5], [0.25, 0.75], [0.0, 1.0]]], dtype=torch.float64, requires_grad=True)
     hard = torch.tensor([[[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]])
@@ -417,3 +424,25 @@ def test_a_softmax_over_the_prior_is_finite_in_padding_too() -> None:
     assert scores.grad.isfinite().all()
     assert not soft[1, :, 4:][:15].any()
     assert prior[1, 15:].count_nonzero() == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_what_a_frame_has_in_common_changes_nothing(dtype: torch.dtype) -> None:
+    """A blank that is out of the question, and scores far from 0, are no less exact: no sum grows with them."""
+    scores = padded(3, [(160, 800)], dtype)[0].detach().requires_grad_()
+
+    def loss(scores: Any, blank: float | None) -> tuple[Any, Any]:
+        value = ak.forward_sum_loss(scores, [160], [800], blank_logprob=blank, reduction="none")
+        return value.detach(), torch.autograd.grad(value.sum(), scores)[0]
+
+    expected, slopes = loss(scores, None)
+    assert expected > 100
+    assert slopes.abs().max() > 0.5
+    far = -6e4 if dtype is torch.float16 else -1e6
+    found, by_blank = loss(scores, far)
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
+    torch.testing.assert_close(by_blank, slopes, rtol=0, atol=1e-3)
+    if dtype is not torch.float16:  # which has no such numbers
+        moved = (scores.detach() + 2e4).requires_grad_()
+        same = (moved.detach().double() - 2e4).requires_grad_()
+        torch.testing.assert_close(loss(moved, None)[0].double(), loss(same, None)[0], rtol=1e-5, atol=0)

@@ -389,6 +389,19 @@ def test_buffers_and_tensors_are_staged_once_each(device: str, monkeypatch: pyte
 
 
 @on_each_device
+@pytest.mark.parametrize("unit", [False, True], ids=["sigmas", "unit"])
+def test_items_that_share_latents_on_a_gpu(device: str, unit: bool) -> None:
+    """One utterance and two texts: each takes the average of its own means off."""
+    from alignd_kernels.mas import gpu_latents
+
+    z, mean, log_sigma = item_of(3, 7, 4, 1, unit)
+    other = (z, mean + 50, log_sigma)
+    whole = batch_of([(z, mean, log_sigma), other])
+    shared = replace(whole, latents=replace(whole.latents, offsets=np.zeros(2, np.int64)))
+    assert parts(shared, gpu_latents.align(shared, device)) == parts(whole, gpu_latents.align(whole, device))
+
+
+@on_each_device
 def test_items_without_a_path_on_a_gpu(device: str) -> None:
     from alignd_kernels.mas import gpu_latents
 

@@ -276,7 +276,7 @@ def test_loops_are_vectorised(loop: Any, kind: type) -> None:
         cpu_sum.split: (plain(lambda shares, mass, moving, sign: loop(shares, mass, moving, sign)), (*a[:3], one)),
         cpu_sum.add: (plain(lambda to, what: loop(to, what)), a[:2]),
         soft_blank._merge: (plain(lambda M, E, others, E_others: loop(M, E, others, E_others)), a),
-        soft_blank._emit: (plain(lambda M, E, row, blank: loop(M, E, row, blank)), (*a[:3], one)),
+        soft_blank._emit: (plain(lambda M, E, row, level: loop(M, E, row, level)), (*a[:3], one)),
     }[loop]
     wrapped(*arguments)
     assert re.search(r"store <\d+ x ", wrapped.inspect_llvm(wrapped.signatures[0]))

@@ -50,7 +50,10 @@ def reason(status: Status | int, heads: int, tokens: int, frames: int, mode: Mod
                 "-inf is allowed"
             )
         case Status.NO_FINITE_PATH:
-            return f"no path has a finite score ({size}): every path meets a score of -inf, or the sums overflow"
+            return (
+                f"no path has a finite score ({size}): every path meets a score of -inf, "
+                "or the sums overflow (float64 holds more)"
+            )
         case Status.MALFORMED:
             return f'a value outside 0 … 1 ({size}): mode "{mode}" reads them as probabilities to stay'
         case Status.OUT_OF_MEMORY:

@@ -12,7 +12,8 @@ import torch
 from alignd_kernels.attention.batch import AttentionBatch, Mode
 from alignd_kernels.attention.gpu_item import FRAMES_PER_BLOCK, MAX_STEPS, PADDING_ROWS
 from alignd_kernels.dtypes import DType
-from alignd_kernels.gpu_common import DTYPES, TORCH_DTYPES, accumulator_of, staged, to_device, with_end
+from alignd_kernels.gpu_batch import OnDevice
+from alignd_kernels.gpu_common import TORCH_DTYPES, staged, to_device, with_end
 from alignd_kernels.mas import gpu as mas
 from alignd_kernels.mas.batch import MasBatch
 from alignd_kernels.mas.gpu_item import MAX_PITCH
@@ -75,7 +76,7 @@ its own if they are not."""
 
 
 @dataclass(frozen=True, slots=True)
-class DeviceBatch:
+class DeviceBatch(OnDevice):
     """On the device.
 
     Attributes:
@@ -101,23 +102,8 @@ class DeviceBatch:
     search: Search
 
     @property
-    def items(self) -> int:
-        """B."""
-        return int(self.table.shape[1]) - 1
-
-    @property
-    def device(self) -> torch.device:
-        """Where it lies."""
-        return self.values.device
-
-    @property
-    def dtype(self) -> DType:
-        """Of the values."""
-        return DTYPES[self.values.dtype]
-
-    def empty(self, size: int, dtype: torch.dtype | None = None) -> torch.Tensor:
-        """Memory for so many, of the accumulator's type if none is given."""
-        return torch.empty(size, dtype=accumulator_of(self.dtype) if dtype is None else dtype, device=self.device)
+    def given(self) -> torch.Tensor:
+        return self.values
 
     def zeros(self, size: int, dtype: torch.dtype = torch.int32) -> torch.Tensor:
         """The same, cleared."""

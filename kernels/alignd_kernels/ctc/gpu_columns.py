@@ -132,7 +132,8 @@ def ctc_columns_kernel(
     out += entry_of(table, pitch_of_table, b, OUT)
     out_pitch = entry_of(table, pitch_of_table, b, OUT_PITCH)
     # Of lengths that are out of range, so many frames are the item's.
-    T = tl.minimum(tl.load(frames + b), room_of(table, pitch_of_table, b, PATHS)).to(tl.int32)
+    room = room_of(table, pitch_of_table, b, PATHS)
+    T = tl.maximum(tl.minimum(tl.load(frames + b), room), 0).to(tl.int32)
     if begin < T:
         if status == OK:
             L = tl.load(target_lengths + b).to(tl.int32)

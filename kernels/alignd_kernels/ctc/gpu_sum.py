@@ -10,7 +10,7 @@ there, log-likelihoods of float32 have no finite path from ±2²³ ln 2 on, as o
 
 from collections.abc import Iterable
 from contextlib import nullcontext
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 import torch
@@ -32,6 +32,7 @@ from alignd_kernels.ctc.gpu_sum_batch import (
 from alignd_kernels.ctc.gpu_sum_forward import ctc_sum_forward_kernel
 from alignd_kernels.ctc.sum_batch import CtcCosts, CtcPosteriors
 from alignd_kernels.dtypes import DType
+from alignd_kernels.gpu_batch import DeviceSums
 from alignd_kernels.gpu_borders import PATIENCE, borders
 from alignd_kernels.gpu_common import (
     DTYPES,
@@ -48,23 +49,6 @@ from alignd_kernels.ragged import Int64Array
 SUMS: Final = 0
 STATES: Final = 1
 COLUMNS: Final = 2
-
-
-class DeviceSums(NamedTuple):
-    """On the device.
-
-    Attributes:
-        costs: of the accumulator's type [B]: NaN, or +inf, as `CtcCosts` says.
-        scores: float64 [B], log-likelihoods, NaN unless OK.
-        statuses: int32 [B].
-        found: of the accumulator's type: derivatives of the costs by the log-probs, or posteriors of the states, item
-            by item in the layout of the batch; or None.
-    """
-
-    costs: torch.Tensor
-    scores: torch.Tensor
-    statuses: torch.Tensor
-    found: torch.Tensor | None
 
 
 def _planes(dtype: DType) -> tuple[int, int]:

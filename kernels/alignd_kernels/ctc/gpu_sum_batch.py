@@ -11,11 +11,9 @@ import torch
 
 from alignd_kernels.ctc.batch import STAR_MAX, CtcBatch
 from alignd_kernels.ctc.gpu import in_words
-from alignd_kernels.dtypes import DType
+from alignd_kernels.gpu_batch import OnDevice
 from alignd_kernels.gpu_common import (
-    DTYPES,
     TORCH_DTYPES,
-    accumulator_of,
     staged,
     to_device,
     with_end,
@@ -45,7 +43,7 @@ def has_paths(batch: CtcBatch) -> Any:
 
 
 @dataclass(frozen=True, slots=True)
-class DeviceBatch:
+class DeviceBatch(OnDevice):
     """On the device, of one item at least.
 
     Attributes:
@@ -78,23 +76,8 @@ class DeviceBatch:
     outputs: int
 
     @property
-    def items(self) -> int:
-        """B."""
-        return int(self.table.shape[1]) - 1
-
-    @property
-    def device(self) -> torch.device:
-        """Where it lies."""
-        return self.log_probs.device
-
-    @property
-    def dtype(self) -> DType:
-        """Of the log-probs."""
-        return DTYPES[self.log_probs.dtype]
-
-    def empty(self, size: int, dtype: torch.dtype | None = None) -> torch.Tensor:
-        """Memory for so many, of the accumulator's type if none is given."""
-        return torch.empty(size, dtype=accumulator_of(self.dtype) if dtype is None else dtype, device=self.device)
+    def given(self) -> torch.Tensor:
+        return self.log_probs
 
 
 def on_device(batch: CtcBatch, device: torch.device, states: bool) -> DeviceBatch:

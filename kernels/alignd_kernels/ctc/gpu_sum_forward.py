@@ -55,7 +55,7 @@ from alignd_kernels.gpu_language import (
     widen,
     within,
 )
-from alignd_kernels.gpu_scaled import LEAST, NOTHING, added, exp_parts, log_of, power
+from alignd_kernels.gpu_scaled import LEAST, NOTHING, added, exp_parts, log_of, share_of
 from alignd_kernels.gpu_strips import arrive, draw_ticket, hand_over, look, look_again
 
 TOO_LARGE = tl.constexpr(2.0**25)
@@ -104,13 +104,6 @@ def _blanks(log_probs, pitch, blank, t, last):
     """Of the blank in frames t … t + 31. Before frame 0, where a path stands on blank 0, it stays for 0."""
     t = t + tl.arange(0, 32)
     return tl.load(log_probs + t.to(tl.int64) * pitch + blank, mask=(t >= 0) & (t <= last), other=0.0)
-
-
-@triton.jit
-def _share(m, e, other_e, both_m, both_e, ACC: tl.constexpr):
-    """Which part of a sum m · 2ᵉ is: all of it, exactly, where the other part is too small to be seen."""
-    found = tl.minimum(m * power(e - both_e, ACC) / both_m, 1.0)
-    return tl.where(other_e - both_e < -126, 1.0, found)
 
 
 @triton.jit
@@ -187,7 +180,7 @@ def _strip(
     from_left = borders + (strip - 1).to(tl.int64) * width - first_left
     to_right = borders + strip.to(tl.int64) * width - first_right
     # Exponents are handed over as the bits of float32, behind the words of the mantissas.
-    exponents = plane * (2 if tl.float64 == ACC else 1)
+    exponents = plane.to(tl.int64) * (2 if tl.float64 == ACC else 1)
     is_led = strip > 0
     leads = strip < strips_of(L) - 1
 
@@ -240,8 +233,8 @@ def _strip(
                 sum_m, sum_e = added(m_label, e_label, to_m, to_e, ACC)
                 place = own + (t + done + j).to(tl.int64) * 64
                 here = zeros + t + done + j >= kept_from
-                tl.store(place, _share(m_blank, e_blank, left_e, both_m, both_e, ACC), mask=here)
-                tl.store(place + 32, _share(m_label, e_label, to_e, sum_m, sum_e, ACC), mask=here)
+                tl.store(place, share_of(m_blank, e_blank, left_e, both_m, both_e, ACC), mask=here)
+                tl.store(place + 32, share_of(m_label, e_label, to_e, sum_m, sum_e, ACC), mask=here)
                 m_x, e_x = _parts(widen(x[j], ACC) + extra)
                 e_x = tl.where(within(t + done + j, label_first, span), e_x, NOTHING)
                 at = 0 * lane + done + j
@@ -294,7 +287,7 @@ def _finish(status, wrong, ends, ends_e, ACC: tl.constexpr):
         status = tl.where(wrong == NOT_FINITE_SEEN, NOT_FINITE, status)
         status = tl.where(wrong == NOT_HANDED_OVER, INTERNAL, status)
         score = tl.where(status == OK, found, score)
-        share = _share(in_label, label_e, blank_e, m, e, ACC)
+        share = share_of(in_label, label_e, blank_e, m, e, ACC)
     return status, score, share
 
 

@@ -6,8 +6,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from alignd_kernels.arrays import host, is_torch, lengths, on_gpu, same_device
-from alignd_kernels.ctc.padded import check_kind_of_device
+from alignd_kernels.arrays import check_known_device, host, is_torch, lengths, on_gpu, same_device
 from alignd_kernels.padded import check_blank, int32_labels
 from alignd_kernels.ragged import Int64Array, offsets_of
 from alignd_kernels.with_torch import torch_module
@@ -79,7 +78,7 @@ def ctc_loss(
     single = log_probs.dim() == 2
     if not single and log_probs.dim() != 3:
         raise ValueError(f"log_probs must be [T, B, V] or [T, V], not of shape {tuple(log_probs.shape)}")
-    check_kind_of_device(log_probs, "ctc_loss")
+    check_known_device(log_probs, "ctc_loss")
     scores = log_probs[:, None] if single else log_probs
     T, B, V = scores.shape
     check_blank(blank)
@@ -108,7 +107,8 @@ def ctc_loss(
     if reduction == "sum":
         return costs.sum()
     if reduction == "mean":
-        return (costs / torch.from_numpy(np.maximum(given.lengths, 1)).to(costs)).mean()
+        counts = torch.from_numpy(np.maximum(given.lengths, 1))
+        return (costs / counts.to(costs.device, costs.dtype, non_blocking=True)).mean()
     return costs[0] if single else costs
 
 

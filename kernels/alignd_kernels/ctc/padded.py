@@ -131,16 +131,6 @@ def check_blank_fits(blank: int, largest: int, dtype: object) -> None:
         raise ValueError(f"blank is {blank}, which the targets' dtype {dtype}, and so the paths', cannot hold")
 
 
-def check_kind_of_device(array: Any, name: str) -> None:
-    """Raises:
-    NotImplementedError: the argument of a function of this name is neither on the CPU nor on a CUDA device.
-    """
-    if on_gpu(array) and array.device.type != "cuda":
-        raise NotImplementedError(
-            f"{name} runs on the CPU and on CUDA devices only, but the tensor is on {array.device}: pass .cpu()"
-        )
-
-
 def check_shapes(log_probs: Any, targets: Any, blank: int) -> tuple[int, int, int, int]:
     """B, T, V and L.
 

@@ -5,16 +5,18 @@ Huang et al. 2024, "Less Peaky and More Accurate CTC Forced Alignment by Label P
 """
 
 import math
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from alignd_kernels.arrays import host_scores, is_torch, lengths, on_gpu
-from alignd_kernels.ctc.padded import check_kind_of_device
+from alignd_kernels.arrays import check_known_device, host_scores, is_torch, lengths, on_gpu
 from alignd_kernels.dtypes import widen
 from alignd_kernels.padded import like
 from alignd_kernels.ragged import Int64Array
+
+MOST: Final = 1.01
+"""Of a column's mean probability, as halves round it."""
 
 
 def ctc_label_priors(log_probs: Any, input_lengths: Any = None) -> Any:
@@ -34,14 +36,15 @@ def ctc_label_priors(log_probs: Any, input_lengths: Any = None) -> Any:
         several batches are joined by `logaddexp`, weighted by their frames.
 
     Raises:
-        ValueError: wrong shapes or lengths, no frames at all, NaN or +inf in an item's frames.
+        ValueError: wrong shapes or lengths, no frames at all, NaN or +inf in an item's frames, or logarithms of no
+            probabilities: a column's mean is above 1.
         TypeError: for dtypes that do not fit.
         NotImplementedError: for tensors that are neither on the CPU nor on a CUDA device.
     """
     shape = tuple(np.shape(log_probs))
     if len(shape) not in (2, 3):
         raise ValueError(f"log_probs must be [batch, frames, vocabulary] or [frames, vocabulary], not of shape {shape}")
-    check_kind_of_device(log_probs, "ctc_label_priors")
+    check_known_device(log_probs, "ctc_label_priors")
     if on_gpu(input_lengths):
         input_lengths = input_lengths.cpu()
     frames = lengths(input_lengths, "input_lengths", math.prod(shape[:-2]), shape[-2])
@@ -50,10 +53,11 @@ def ctc_label_priors(log_probs: Any, input_lengths: Any = None) -> Any:
     total: Any = (_sums_there if on_gpu(log_probs) else _sums)(log_probs, frames)
     if total is None:
         raise ValueError("NaN or +inf in log_probs: they must be logs of probabilities")
+    mean = total / float(frames.sum())
+    if (mean > MOST).any():
+        raise ValueError("log_probs are no logs of probabilities: the mean of a column's probabilities is above 1")
     with np.errstate(divide="ignore"):
-        if on_gpu(log_probs):
-            return (total / float(frames.sum())).log()
-        return like(log_probs, np.log(total / frames.sum()))
+        return mean.log() if on_gpu(log_probs) else like(log_probs, np.log(mean))
 
 
 def _sums(log_probs: Any, frames: Int64Array) -> npt.NDArray[np.float64] | None:
@@ -99,8 +103,14 @@ def subtract_label_priors(log_probs: Any, log_priors: Any, prior_scale: float) -
         of the shape, kind and dtype of `log_probs`; differentiable where torch is.
 
     Raises:
+        TypeError: `log_probs` are integers, or priors of another kind than they are.
         ValueError: priors of another shape than [V], NaN or +inf among them, a scale that is negative or not finite.
     """
+    if is_torch(log_probs) != is_torch(log_priors):
+        raise TypeError("log_probs and log_priors must both be NumPy arrays or both be torch tensors")
+    dtype: Any = log_probs.dtype if is_torch(log_probs) else np.asarray(log_probs).dtype
+    if not (dtype.is_floating_point if is_torch(log_probs) else dtype.kind not in "biu"):
+        raise TypeError(f"log_probs must be floating-point, not {dtype}")
     if tuple(np.shape(log_priors)) != tuple(np.shape(log_probs))[-1:]:
         raise ValueError(f"log_priors must be [V], not of shape {tuple(np.shape(log_priors))}")
     if not (np.isfinite(prior_scale) and prior_scale >= 0):

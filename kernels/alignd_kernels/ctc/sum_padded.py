@@ -5,9 +5,9 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
-from alignd_kernels.arrays import on_gpu
+from alignd_kernels.arrays import check_known_device, on_gpu
 from alignd_kernels.ctc.batch import CtcBatch
-from alignd_kernels.ctc.padded import check_kind_of_device, check_shapes, padded_batch, reason_of, star_of
+from alignd_kernels.ctc.padded import check_shapes, padded_batch, reason_of, star_of
 from alignd_kernels.padded import like, raise_if_failed
 from alignd_kernels.status import Status
 
@@ -59,7 +59,7 @@ def ctc_posteriors(
     """
     B, T, _, L = check_shapes(log_probs, targets, blank)
     star = star_of(star_score)
-    check_kind_of_device(log_probs, "ctc_posteriors")
+    check_known_device(log_probs, "ctc_posteriors")
     if on_gpu(log_probs):
         from alignd_kernels.ctc.gpu_sum_padded import ctc_posteriors_on_gpu
 

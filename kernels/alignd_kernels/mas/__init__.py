@@ -46,7 +46,7 @@ def reason(status: Status | int, tokens: int, frames: int) -> str:
         case Status.NO_FINITE_PATH:
             return (
                 f"no path has a finite score ({tokens} tokens, {frames} frames): every path meets a score of -inf, "
-                "or the sums overflow"
+                "or the sums overflow (float64 holds more)"
             )
         case Status.OUT_OF_MEMORY:
             return f"not enough memory on the device for {tokens} tokens × {frames} frames"

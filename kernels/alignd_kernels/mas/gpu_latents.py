@@ -68,24 +68,31 @@ def align(batch: LatentBatch, device: torch.device | str) -> MasResult:
             if len(log_sigma) != len(mean) or (sigma_starts != token_starts).any():
                 raise ValueError("log_sigmas must lie as the means do")
         values = torch.empty(int(starts[-1]), dtype=TORCH_DTYPES[dtype], device=device)
+        lengths = batch.frames, batch.tokens, batch.channels
         stopwatch = Stopwatch(device)
         with stopwatch, precise(device):
-            z, mean, log_sigma = (None if x is None else x.to(values.dtype) for x in (z, mean, log_sigma))
-            near_z, near_mean = torch.empty_like(z), torch.empty_like(mean)
-            places = [
-                (b, (int(frame_starts[b]), int(batch.frames[b])), (int(token_starts[b]), int(batch.tokens[b])))
-                for b in np.flatnonzero(batch.feasible).tolist()
-            ]
-            for b, frames, own in places:
-                C = int(batch.channels[b])
-                average = _matrix(mean, own, C).mean(1, keepdim=True)
-                torch.sub(_matrix(z, frames, C), average, out=_matrix(near_z, frames, C))
-                torch.sub(_matrix(mean, own, C), average, out=_matrix(near_mean, own, C))
-            whole = weighed(near_z, near_mean, log_sigma)
-            for b, frames, own in places:
-                each = zip(whole, (frames, frames, own, own, own))
-                item = Weighed(*(None if x is None else _matrix(x, at, int(batch.channels[b])) for x, at in each))
-                fill(item, values[int(starts[b]) : int(starts[b + 1])].view(1, own[1], frames[1]))
+            z, mean = z.to(values.dtype), mean.to(values.dtype)
+            log_sigma = None if log_sigma is None else log_sigma.to(values.dtype)
+            # At places of their own: items may share what they are made of, and each takes its own average off.
+            near_frames = offsets_of(np.where(batch.feasible, batch.frames * batch.channels, 0))
+            near_tokens = offsets_of(np.where(batch.feasible, batch.tokens * batch.channels, 0))
+            near_z, near_mean = z.new_empty(int(near_frames[-1])), mean.new_empty(int(near_tokens[-1]))
+            near_sigma = None if log_sigma is None else near_mean.clone()
+            good = [(b, *(int(of[b]) for of in lengths)) for b in np.flatnonzero(batch.feasible).tolist()]
+            for b, T, S, C in good:
+                own = _matrix(mean, (int(token_starts[b]), S), C)
+                average, there = own.mean(1, keepdim=True), (int(near_tokens[b]), S)
+                near = _matrix(near_z, (int(near_frames[b]), T), C)
+                torch.sub(_matrix(z, (int(frame_starts[b]), T), C), average, out=near)
+                torch.sub(own, average, out=_matrix(near_mean, there, C))
+                if log_sigma is not None and near_sigma is not None:
+                    _matrix(near_sigma, there, C).copy_(_matrix(log_sigma, (int(token_starts[b]), S), C))
+            whole = weighed(near_z, near_mean, near_sigma)
+            for b, T, S, C in good:
+                of_frames, of_tokens = (int(near_frames[b]), T), (int(near_tokens[b]), S)
+                each = zip(whole, (of_frames, of_frames, of_tokens, of_tokens, of_tokens))
+                item = Weighed(*(None if x is None else _matrix(x, at, C) for x, at in each))
+                fill(item, values[int(starts[b]) : int(starts[b + 1])].view(1, S, T))
         found = gpu.align(MasBatch(values, dtype, starts[:-1], tokens, batch.frames, batch.frames), device)
     durations = np.zeros(int(batch.tokens.sum()), np.int32)
     durations[np.repeat(batch.channels > 0, batch.tokens)] = found.durations

@@ -31,7 +31,7 @@ class ForwardSumOnGpu(torch.autograd.Function):  # type: ignore[misc]
         if own.numel() == 0:
             costs, slopes, lost = own.new_zeros(len(own)), own, bad
         elif blank is None:
-            costs, slopes, lost = _without_blank(scores, own, tokens, frames, wanted)
+            costs, slopes, lost = _without_blank(own, tokens, frames, wanted)
         else:
             costs, slopes, lost = _with_blank(own, tokens, frames, blank, wanted)
         bad |= lost
@@ -58,20 +58,20 @@ def _within(scores: torch.Tensor, tokens: torch.Tensor, frames: torch.Tensor) ->
 
 
 def _without_blank(
-    scores: torch.Tensor, own: torch.Tensor, tokens: torch.Tensor, frames: torch.Tensor, wanted: bool
+    own: torch.Tensor, tokens: torch.Tensor, frames: torch.Tensor, wanted: bool
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Costs, 0 where there is no path; their derivatives by the scores (if wanted); and what the device has lost.
 
     Args:
-        scores: as they were given: the lattice reads them where they lie, and needs no others.
-        own: the same, −∞ beyond an item's lengths.
+        own: the scores, −∞ beyond an item's lengths.
     """
-    sums = gpu_sum.costs_on_gpu(scores.detach().transpose(1, 2), tokens, frames, gradients=wanted)
     peaks = own.amax(2, keepdim=True)
-    peaks = torch.where(peaks > -torch.inf, peaks, 0)
-    soft = (own - peaks).exp_()
+    # Less the largest of their frame, so that what those of a frame have in common costs no digits.
+    relative = own - torch.where(peaks > -torch.inf, peaks, 0)
+    sums = gpu_sum.costs_on_gpu(relative.transpose(1, 2), tokens, frames, gradients=wanted)
+    soft = relative.exp()
     totals = soft.sum(2, keepdim=True)
-    logs = (peaks.double() + totals.double().log())[:, :, 0]
+    logs = totals.double().log()[:, :, 0]
     real = torch.arange(own.shape[1], device=own.device) < frames[:, None]
     ok = sums.statuses == Status.OK
     costs = torch.where(ok, torch.where(real, logs, 0).sum(1) - sums.scores, 0).to(own.dtype)

@@ -8,12 +8,13 @@ million as on the CPU, float64's beyond ±46 million; and where the largest scor
 
 from collections.abc import Iterable
 from contextlib import nullcontext
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 import torch
 
 from alignd_kernels.dtypes import DType
+from alignd_kernels.gpu_batch import DeviceSums
 from alignd_kernels.gpu_borders import PATIENCE, borders
 from alignd_kernels.gpu_common import (
     DTYPES,
@@ -34,22 +35,6 @@ from alignd_kernels.ragged import Int64Array, offsets_of
 from alignd_kernels.status import Status
 
 INTERNAL: Final = int(Status.INTERNAL)
-
-
-class DeviceSums(NamedTuple):
-    """On the device.
-
-    Attributes:
-        costs: of the accumulator's type [B]: NaN, or +inf, as `MasCosts` says.
-        scores: float64 [B].
-        statuses: int32 [B].
-        found: of the accumulator's type, of each cell its probability, or the cost's derivative by its score; or None.
-    """
-
-    costs: torch.Tensor
-    scores: torch.Tensor
-    statuses: torch.Tensor
-    found: torch.Tensor | None
 
 
 def _planes(dtype: DType) -> tuple[int, int]:

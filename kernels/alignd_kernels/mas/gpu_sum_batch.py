@@ -2,13 +2,15 @@
 """Batches of soft monotonic alignment on a GPU, as the kernels take them: copied from the host, or padded tensors."""
 
 import functools
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
 from alignd_kernels.dtypes import DType
-from alignd_kernels.gpu_common import DTYPES, TORCH_DTYPES, accumulator_of, staged, to_device, with_end
+from alignd_kernels.gpu_batch import OnDevice
+from alignd_kernels.gpu_common import DTYPES, TORCH_DTYPES, staged, to_device, with_end
 from alignd_kernels.mas.batch import MasBatch
 from alignd_kernels.mas.gpu_item import MAX_PITCH
 from alignd_kernels.mas.gpu_sum_item import FRAMES_PER_CHUNK
@@ -31,7 +33,8 @@ def border_words(tokens: Any, frames: Any) -> Any:
     return (strips_of(tokens) - 1) * (frames - tokens + 1)
 
 
-class DeviceBatch(NamedTuple):
+@dataclass(frozen=True, slots=True, eq=False)
+class DeviceBatch(OnDevice):
     """Attributes:
     values: of all items.
     tokens, frames: int64 [B].
@@ -53,23 +56,8 @@ class DeviceBatch(NamedTuple):
     cells: int
 
     @property
-    def items(self) -> int:
-        """B."""
-        return int(self.table.shape[1]) - 1
-
-    @property
-    def device(self) -> torch.device:
-        """Where it lies."""
-        return self.values.device
-
-    @property
-    def dtype(self) -> DType:
-        """Of the scores."""
-        return DTYPES[self.values.dtype]
-
-    def empty(self, size: int, dtype: torch.dtype | None = None) -> torch.Tensor:
-        """Memory for so many, of the accumulator's type if none is given."""
-        return torch.empty(size, dtype=accumulator_of(self.dtype) if dtype is None else dtype, device=self.device)
+    def given(self) -> torch.Tensor:
+        return self.values
 
 
 def on_device(batch: MasBatch, device: torch.device) -> DeviceBatch:

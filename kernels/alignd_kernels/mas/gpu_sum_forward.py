@@ -24,7 +24,7 @@ from alignd_kernels.gpu_language import (
     widen,
     within,
 )
-from alignd_kernels.gpu_scaled import CUT, LEAST, NOTHING, added, exp_parts, log_of, power
+from alignd_kernels.gpu_scaled import CUT, LEAST, NOTHING, added, exp_parts, log_of, share_of
 from alignd_kernels.gpu_strips import (
     NOT_FINITE_SEEN,
     NOT_HANDED_OVER,
@@ -126,7 +126,7 @@ def _strip(
     # of float32, behind the words of the mantissas.
     from_left = borders + (strip - 1).to(tl.int64) * (slack + 1) - (s0 - 1)
     to_right = from_left + (slack + 1 - W)
-    exponents = plane * (2 if tl.float64 == ACC else 1)
+    exponents = plane.to(tl.int64) * (2 if tl.float64 == ACC else 1)
     trouble = tl.full([], 0, tl.int32)
     largest = tl.full([32], float("-inf"), ACC)  # NaN if any is
     ring = m
@@ -173,7 +173,7 @@ def _strip(
             move = tl.where(lane == 0, ring, tl.gather(m, before, 0))
             move_e = tl.where(lane == 0, ring_e, tl.gather(e, before, 0))
             both, both_e = added(m, e, move, move_e, ACC)
-            tl.store(place + j * W, m * power(e - both_e, ACC) / both, mask=kept)
+            tl.store(place + j * W, share_of(m, e, move_e, both, both_e, ACC), mask=kept)
             largest = tl.maximum(largest, x[j], propagate_nan=tl.PropagateNan.ALL)
             f, n = exp_parts(tl.minimum(x[j], -CUT))  # of NaN and +∞ the item's status tells
             m = both * f

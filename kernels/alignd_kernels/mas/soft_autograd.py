@@ -1,17 +1,16 @@
 """The forward-sum loss of a padded batch on the CPU, as a function that torch differentiates. Imports torch."""
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from alignd_kernels.arrays import host_scores
 from alignd_kernels.differentiable_once import differentiable_once
-from alignd_kernels.mas import cpu_sum, soft_blank, soft_rows
+from alignd_kernels.mas import soft_blank, soft_rows
 from alignd_kernels.mas.batch import MasBatch
 from alignd_kernels.ragged import Int64Array, offsets_of
-from alignd_kernels.status import Status
 from alignd_kernels.threads import default_pool
 
 
@@ -30,9 +29,11 @@ class ForwardSum(torch.autograd.Function):  # type: ignore[misc]
         minus = np.zeros(scores.numel() if wanted else 0, batch.dtype.accumulator)
         level = -np.inf if blank is None else blank
         peaks, totals, logs = soft_rows.normalisers(batch, level, starts, default_pool())
-        found = _log_likelihoods(batch, blank, minus, rows, -1 if wanted else 0)
+        # Scores less the largest of their frame, so that what those of a frame have in common costs no digits.
+        found = soft_blank.sums(batch, level, peaks, starts, minus, rows, -1 if wanted else 0, default_pool())
+        common = [peaks[start:end].sum(dtype=np.float64) for start, end in pairwise(starts)]
         costs, summed = np.full(len(tokens), np.inf), found > -np.inf
-        costs[summed] = logs[summed] - found[summed]
+        costs[summed] = (logs - common)[summed] - found[summed]
         costs[np.isnan(logs) & (tokens <= frames)] = np.nan
         if wanted:
             ctx.save_for_backward(scores)
@@ -65,13 +66,3 @@ def _batch(scores: Any, tokens: Int64Array, frames: Int64Array) -> MasBatch:
 
 def _rows(batch: MasBatch) -> tuple[Int64Array, Int64Array]:
     return batch.offsets, batch.pitches
-
-
-def _log_likelihoods(
-    batch: MasBatch, blank: float | None, minus: npt.NDArray[Any], rows: tuple[Int64Array, Int64Array], factor: int
-) -> npt.NDArray[np.float64]:
-    """Of scores as they are, float64 [B]; −inf where there is no path of finite score."""
-    if blank is not None:
-        return soft_blank.sums(batch, blank, minus, rows, factor, default_pool())
-    scores, statuses = cpu_sum.sums(batch, minus, rows, factor, default_pool())
-    return np.where(statuses == Status.OK, scores, -np.inf)

@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from alignd_kernels.arrays import host_scores, is_torch, lengths, on_gpu
-from alignd_kernels.mas.soft_loss import require_known_device, three_axes
+from alignd_kernels.arrays import check_known_device, host_scores, is_torch, lengths, on_gpu
+from alignd_kernels.mas.soft_loss import three_axes
 from alignd_kernels.with_torch import torch_module
 
 
@@ -29,13 +29,13 @@ def binarize(attn: Any, text_lengths: Any, mel_lengths: Any) -> Any:
     Raises:
         InvalidItemsError: listing every item that has no path: empty, more tokens than frames, a negative probability,
             NaN or +inf where a path can be, or a probability of 0 in every path's way.
-        ValueError: no value is positive, as logarithms are.
+        ValueError: values are negative and none is positive, as logarithms are.
         TypeError, ValueError, NotImplementedError, ImportError: as for `forward_sum_loss`.
     """
     torch = torch_module()
     if not is_torch(attn):
         raise TypeError(f"attn must be a torch tensor, not {type(attn).__name__}")
-    require_known_device(attn, "binarize")
+    check_known_device(attn, "binarize")
     scores = three_axes(attn.detach())
     if not scores.is_floating_point():
         raise TypeError(f"attn must be floating-point, not {scores.dtype}")
@@ -54,7 +54,7 @@ def binarize(attn: Any, text_lengths: Any, mel_lengths: Any) -> Any:
     storage, score_type = host_scores(scores.to(wide).log().contiguous().transpose(1, 2), strided=True)
     batch, _ = padded_batch(storage, score_type, tokens, frames)
     result = cpu.align(batch, default_pool(), paths=True)
-    if (result.statuses == Status.NOT_FINITE).any() and not (scores > 0).any():
+    if (result.statuses == Status.NOT_FINITE).any() and (scores < 0).any() and not (scores > 0).any():
         raise ValueError("attn holds no positive value: pass probabilities (softmax), not their logarithms")
     raise_if_failed(result.statuses.tolist(), tokens, frames)
     assert result.paths is not None
@@ -79,11 +79,16 @@ def attention_binarization_loss(hard: Any, soft: Any, eps: float = 1e-12) -> Any
         a tensor without dimensions.
 
     Raises:
-        ValueError: the shapes differ, or nothing in `hard` is 1.
+        TypeError: one of them is no torch tensor.
+        ValueError: the shapes differ, nothing in `hard` is 1, or `soft` is negative there, as logarithms are.
     """
+    if not (is_torch(hard) and is_torch(soft)):
+        raise TypeError(f"hard and soft must be torch tensors, not {type(hard).__name__} and {type(soft).__name__}")
     if hard.shape != soft.shape:
         raise ValueError(f"hard and soft must be of one shape, not {tuple(hard.shape)} and {tuple(soft.shape)}")
     chosen = soft[hard == 1]
     if chosen.numel() == 0:
         raise ValueError("nothing in hard is 1: there is no alignment to compare with")
+    if (chosen < 0).any():
+        raise ValueError("soft holds negative values: pass probabilities (softmax), not their logarithms")
     return -chosen.clamp(min=eps).log().mean()

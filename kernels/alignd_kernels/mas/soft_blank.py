@@ -2,8 +2,9 @@
 """Sums over all paths of monotonic alignment search with a blank before, between and after the tokens (Numba).
 
 This is CTC's lattice of the targets 1 … S, in which no label repeats, and whose blank has one score throughout. Scores
-are taken relative to the blank's, which leaves it a weight of 1: in each frame, junction k (blank k, or the step from
-token k − 1 to token k) gathers blank k and token k − 1 of the frame before, and token k gathers itself and junction k.
+are taken relative to a level of each frame, so that no sum grows with what all of a frame have in common. In each
+frame, junction k (blank k, or the step from token k − 1 to token k) gathers blank k and token k − 1 of the frame
+before, and token k gathers itself and junction k.
 Columns, shares and the way back are those of `cpu_sum`, and its numbers hold with 6 · T ulp and 12 · T ulp, since a
 frame has two sums.
 """
@@ -31,26 +32,31 @@ CELL_WORK: Final = 16
 def sums(
     batch: MasBatch,
     blank: float,
+    levels: npt.NDArray[np.floating],
+    starts: Int64Array,
     out: npt.NDArray[np.floating],
     rows: tuple[Int64Array, Int64Array],
     factor: int,
     pool: WorkerPool | None,
 ) -> npt.NDArray[np.float64]:
-    """Log-likelihood of each item, float64 [B], and its tokens' posteriors times a factor written to `out`.
+    """Log-likelihood of each item less its frames' levels, float64 [B], and its tokens' posteriors times a factor
+    written to `out`.
 
     It is −inf where there is no path of finite score. NaN and +inf in scores are the caller's to find.
 
     Args:
         batch: the items, `frames_first`.
-        blank: score of the blank, finite.
+        blank: score of the blank; −inf for none.
+        levels: of the accumulator's type [starts[-1]], finite: what is taken off a frame's scores, the blank's too.
+        starts: int64 [B + 1], where an item's frames begin in it.
         out: of the accumulator's type, 1-D and zero.
         rows: int64 [B] each, where in `out` an item's first row begins, and how far it is to the next.
         factor: what posteriors are multiplied by; 0 leaves `out` alone.
         pool: shares the items among threads.
     """
     kept, addresses = addresses_of(batch.values, batch.dtype, batch.sources, batch.offsets)
-    items = np.empty((6, len(batch)), np.int64)
-    for field, given in enumerate((addresses, batch.tokens, batch.frames, batch.pitches, *rows)):
+    items = np.empty((7, len(batch)), np.int64)
+    for field, given in enumerate((addresses, batch.tokens, batch.frames, batch.pitches, *rows, starts[:-1])):
         items[field] = given
     totals = np.full(len(batch), -np.inf)
     cells = items[1] * items[2] * ((items[1] > 0) & (items[1] <= items[2]))
@@ -63,8 +69,8 @@ def sums(
         columns, back = np.empty((4, S + 1), kind), np.empty((3, S + 1), kind)
         junctions, unused = np.empty(max(words, S + 1), kind), np.empty(S, kind)
         _sum_items(
-            model_of(batch.dtype), items, kind(blank), kind(factor), cursor, columns, back, junctions, unused, out,
-            totals,
+            model_of(batch.dtype), items, kind(blank), levels, kind(factor), cursor, columns, back, junctions, unused,
+            out, totals,
         )  # fmt: skip
 
     if pool is None or pool.threads == 1:
@@ -80,26 +86,29 @@ def warm_up(dtypes: Iterable[DType] = tuple(DType)) -> None:
     one = np.ones(1, np.int64)
     for dtype in dtypes:
         batch = MasBatch(np.zeros(1, dtype.storage), dtype, one - 1, one, one, one, frames_first=True)
-        sums(batch, -1.0, np.zeros(1, dtype.accumulator), (one - 1, one), 1, None)
+        levels = np.zeros(1, dtype.accumulator)
+        sums(batch, -1.0, levels, np.arange(2), levels.copy(), (one - 1, one), 1, None)
 
 
 @kernel
-def _sum_items(model, items, blank, factor, cursor, columns, back, junctions, unused, out, totals):
+def _sum_items(model, items, blank, levels, factor, cursor, columns, back, junctions, unused, out, totals):
     """The items that `cursor` gives, on this thread. See `sums`."""
     while True:
         b = take_next(cursor)
         if b >= items.shape[1]:
             break
         S, T = items[1, b], items[2, b]
+        own = levels[items[6, b] : items[6, b] + max(T, 0)]
         if S <= 0 or S > T:
             if S == 0 and T >= 0:
-                totals[b] = np.float64(blank) * T
+                totals[b] = _of_blanks(blank, own)
             continue
         tokens, place = (out, (items[4, b], items[5, b])) if factor else (unused, (0, 0))
         apart = S + 1 if factor else 0
-        found, last = _forward((items[0, b], S, T, items[3, b]), model, blank, columns, tokens, place, junctions, apart)
+        cells = (items[0, b], S, T, items[3, b])
+        found, last = _forward(cells, model, blank, own, columns, tokens, place, junctions, apart)
         if np.isfinite(found):
-            totals[b] = found + np.float64(blank) * T
+            totals[b] = found
             if factor:
                 _backward(S, T, last, back, tokens, place, junctions, factor)
         elif factor:
@@ -108,8 +117,17 @@ def _sum_items(model, items, blank, factor, cursor, columns, back, junctions, un
 
 
 @part
-def _forward(cells, model, blank, columns, tokens, place, junctions, apart):
-    """Log-likelihood relative to T blanks, and the share of it that ends in the last token; the shares of all cells."""
+def _of_blanks(blank, levels):
+    """The one path of an item without tokens."""
+    total = 0.0
+    for t in range(len(levels)):
+        total += np.float64(blank) - np.float64(levels[t])
+    return total
+
+
+@part
+def _forward(cells, model, blank, levels, columns, tokens, place, junctions, apart):
+    """Log-likelihood less the levels, and the share of it that ends in the last token; the shares of all cells."""
     address, S, T, pitch = cells
     columns[0] = 1
     columns[1] = -np.inf
@@ -129,7 +147,9 @@ def _forward(cells, model, blank, columns, tokens, place, junctions, apart):
         _copy(blanks[0][: end - begin], shares)
         _merge(own[0], own[1], shares, blanks[1])
         row = array_at(address + (t * pitch + begin) * model.itemsize, end - begin, model)
-        _emit(own[0], own[1], row, blank)
+        _emit(own[0], own[1], row, levels[t])
+        f, n = exp_parts(blank - levels[t])
+        _weigh(blanks[0], blanks[1], f, n)
         if t % BLOCK == BLOCK - 1:
             normalise(own[0], own[1])
             normalise(blanks[0], blanks[1])
@@ -170,9 +190,16 @@ def _merge(M, E, others, E_others):
 
 
 @part
-def _emit(M, E, row, blank):
+def _emit(M, E, row, level):
     for k in range(len(M)):
-        f, n = exp_parts(widen(row[k]) - blank)
+        f, n = exp_parts(widen(row[k]) - level)
+        M[k] *= f
+        E[k] += n
+
+
+@part
+def _weigh(M, E, f, n):
+    for k in range(len(M)):
         M[k] *= f
         E[k] += n
 

@@ -3,7 +3,7 @@
 import math
 from typing import Any, Literal
 
-from alignd_kernels.arrays import is_torch, lengths, on_gpu
+from alignd_kernels.arrays import check_known_device, is_torch, lengths, on_gpu
 from alignd_kernels.with_torch import torch_module
 
 
@@ -49,7 +49,7 @@ def forward_sum_loss(
     torch = torch_module()
     if not is_torch(attn_logprob):
         raise TypeError(f"attn_logprob must be a torch tensor, not {type(attn_logprob).__name__}")
-    require_known_device(attn_logprob, "forward_sum_loss")
+    check_known_device(attn_logprob, "forward_sum_loss")
     scores = three_axes(attn_logprob)
     if not scores.is_floating_point():
         raise TypeError(f"attn_logprob must be floating-point, not {scores.dtype}")
@@ -80,16 +80,6 @@ def forward_sum_loss(
     if reduction == "sum":
         return costs.sum()
     return (costs / divisors.clamp(min=1).to(costs.dtype)).sum() / B
-
-
-def require_known_device(array: Any, name: str) -> None:
-    """Raises:
-    NotImplementedError: `array` is neither on the CPU nor on a CUDA device.
-    """
-    if on_gpu(array) and array.device.type != "cuda":
-        raise NotImplementedError(
-            f"{name} runs on the CPU and on CUDA devices only, but the tensor is on {array.device}: pass .cpu()"
-        )
 
 
 def three_axes(scores: Any) -> Any:

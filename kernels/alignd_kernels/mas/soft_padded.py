@@ -5,9 +5,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from alignd_kernels.arrays import host, host_scores, is_torch, on_gpu
+from alignd_kernels.arrays import check_known_device, host, host_scores, is_torch, on_gpu
 from alignd_kernels.mas.padded import check_shapes, padded_batch, raise_if_failed, shaped
-from alignd_kernels.mas.soft_loss import require_known_device
 
 
 def mas_posteriors(value: Any, mask: Any, *, check: bool = True) -> tuple[Any, ...]:
@@ -39,7 +38,7 @@ def mas_posteriors(value: Any, mask: Any, *, check: bool = True) -> tuple[Any, .
         MemoryError: what is needed beside the arguments cannot be had.
     """
     check_shapes(value, mask)
-    require_known_device(value, "mas_posteriors")
+    check_known_device(value, "mas_posteriors")
     if on_gpu(value):
         from alignd_kernels.mas.gpu_soft_padded import mas_posteriors_on_gpu
 

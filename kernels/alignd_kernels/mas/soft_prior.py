@@ -57,7 +57,7 @@ def beta_binomial_prior(
         return found
     import torch
 
-    return torch.from_numpy(found).to(tokens.device)
+    return torch.from_numpy(found).to(tokens.device, non_blocking=True)
 
 
 def _lengths(given: Any, name: str) -> npt.NDArray[np.int64]:

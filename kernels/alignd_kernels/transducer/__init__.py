@@ -83,7 +83,10 @@ def reason(
         case Status.NOT_FINITE:
             return f"NaN or +inf in a log-prob that a path can take ({size}); -inf is allowed"
         case Status.NO_FINITE_PATH:
-            return f"no path has a finite score ({size}): every path meets a log-prob of -inf, or the sums overflow"
+            return (
+                f"no path has a finite score ({size}): every path meets a log-prob of -inf, "
+                "or the sums overflow (float64 holds more)"
+            )
         case Status.TARGET_OUT_OF_RANGE:
             if not 0 <= blank < vocabulary:
                 return f"blank ({blank}) is not a column of the vocabulary (0 … {vocabulary - 1})"

@@ -9,11 +9,9 @@ from typing import Any, Final
 import numpy as np
 import torch
 
-from alignd_kernels.dtypes import DType
+from alignd_kernels.gpu_batch import OnDevice
 from alignd_kernels.gpu_common import (
-    DTYPES,
     TORCH_DTYPES,
-    accumulator_of,
     launcher,
     staged,
     to_device,
@@ -55,7 +53,7 @@ def has_paths(batch: TransducerBatch) -> Any:
 
 
 @dataclass(frozen=True, slots=True)
-class DeviceBatch:
+class DeviceBatch(OnDevice):
     """On the device.
 
     Attributes:
@@ -82,23 +80,8 @@ class DeviceBatch:
     nodes: int
 
     @property
-    def items(self) -> int:
-        """B."""
-        return int(self.table.shape[1]) - 1
-
-    @property
-    def device(self) -> torch.device:
-        """Where it lies."""
-        return self.log_probs.device
-
-    @property
-    def dtype(self) -> DType:
-        """Of the log-probs."""
-        return DTYPES[self.log_probs.dtype]
-
-    def empty(self, size: int, dtype: torch.dtype | None = None) -> torch.Tensor:
-        """Memory for so many, of the accumulator's type if none is given."""
-        return torch.empty(size, dtype=accumulator_of(self.dtype) if dtype is None else dtype, device=self.device)
+    def given(self) -> torch.Tensor:
+        return self.log_probs
 
     def arcs(self) -> tuple[torch.Tensor, torch.Tensor, Callable[[], None]]:
         """Memory for `transducer_arcs_kernel`'s `arcs` and `checked`, and what launches it."""

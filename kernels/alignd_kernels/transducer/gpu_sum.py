@@ -9,12 +9,13 @@ small see `gpu_scaled`.
 
 from collections.abc import Iterable
 from contextlib import nullcontext
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 import torch
 
 from alignd_kernels.dtypes import DType
+from alignd_kernels.gpu_batch import DeviceSums
 from alignd_kernels.gpu_borders import PATIENCE, borders
 from alignd_kernels.gpu_common import (
     DTYPES,
@@ -44,23 +45,6 @@ from alignd_kernels.transducer.gpu_sum_forward import transducer_sum_forward_ker
 
 OK: Final = int(Status.OK)
 NO_FINITE_PATH: Final = int(Status.NO_FINITE_PATH)
-
-
-class DeviceSums(NamedTuple):
-    """On the device.
-
-    Attributes:
-        costs: of the accumulator's type [B]: NaN, or +inf, as `TransducerCosts` says.
-        scores: float64 [B].
-        statuses: int32 [B].
-        found: of the accumulator's type, of each node as `DeviceBatch.nodes` counts them: its probability; or the
-            derivatives by its blank and by its label, [nodes, 2]; or None.
-    """
-
-    costs: torch.Tensor
-    scores: torch.Tensor
-    statuses: torch.Tensor
-    found: torch.Tensor | None
 
 
 def _planes(dtype: DType) -> int:

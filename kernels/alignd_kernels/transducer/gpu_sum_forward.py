@@ -81,7 +81,7 @@ def _strip(
     from_left = borders + (strip - 1).to(tl.int64) * (T + 1)
     to_right = from_left + (T + 1)
     # Exponents are handed over as the bits of float32, behind the words of the mantissas.
-    exponents = plane * (2 if tl.float64 == ACC else 1)
+    exponents = plane.to(tl.int64) * (2 if tl.float64 == ACC else 1)
     trouble = tl.full([], 0, tl.int32)
     zeros = tl.zeros([32], tl.int32)
     n = tl.full([], 0, tl.int32)
