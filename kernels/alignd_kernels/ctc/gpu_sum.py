@@ -4,8 +4,9 @@ Errors, with u half an ulp of 1 of the accumulator. In each frame a sum is added
 exponential once (8 u together, for |x| ≤ 8,192, as if the item had other log-probs, off by that much each), so
 log-likelihoods err by at most 8 (T + 1) u beside their own rounding. Probabilities are quotients of such sums, 16 u a
 frame, of which each frame's two shares and five operations are rounded, another 14 u: at most 30 (T + 1) u. Larger
-log-probs add u · |x|, as their own type does. For what is too large or too small see `gpu_scaled`; beyond what is told
-there, log-likelihoods of float32 have no finite path from ±2²³ ln 2 on, as on the CPU.
+log-probs add u · |x|, as their own type does. No path is finite from ±2²³ ln 2 on for float32, as on the CPU, nor below
+what `gpu_scaled` can tell from 0 for float64, about −9.3 · 10⁷; and where an item's largest log-prob above 0, times its
+frames, is above 2²⁵ ln 2.
 """
 
 from collections.abc import Iterable

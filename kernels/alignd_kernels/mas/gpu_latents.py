@@ -48,7 +48,8 @@ def align(batch: LatentBatch, device: torch.device | str) -> MasResult:
     batch's other items: its lattice is the same alone and in any batch where the library answers the same call by the
     same bits, which cuBLAS promises for one version, one kind of device and one stream at a time. Beyond that, products
     have a tolerance, in float32 about (C + 10) · 2⁻²⁴ of Σ (z² + mean²) / σ² + |log σ| + 1 over the channels, with z
-    and mean less the average of the item's means; and the path is the best one of the lattice as it was computed.
+    and mean less the average of the item's means; and the path is the best one of the lattice as it was computed. An
+    infinite mean makes that average infinite, and the item `NOT_FINITE`, which on the CPU may be `NO_FINITE_PATH`.
 
     Raises:
         ValueError: no kernel runs on `device`; matrices are not row-major, or log_sigmas lie otherwise than means.

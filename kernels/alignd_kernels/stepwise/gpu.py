@@ -49,7 +49,7 @@ def forward(batch: PaddedBatch) -> torch.Tensor:
             energies makes NaN what its mass goes to, and no other item's.
 
     Raises:
-        ValueError: no kernel runs on that device, or there are more than 2²⁶ tokens or frames.
+        ValueError: no kernel runs on that device, or there are 2²⁶ tokens or frames or more.
         MemoryError: what is needed does not fit.
     """
     _sizes(batch)
