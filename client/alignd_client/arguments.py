@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import numpy as np
+
 from alignd_client.arrays import integers
 from alignd_client.errors import InvalidRequestError
 
@@ -9,12 +11,21 @@ from alignd_client.errors import InvalidRequestError
 def blank_of(blank: Any) -> int:
     """Raises `InvalidRequestError` for what can be no column of any vocabulary."""
     try:
+        if isinstance(blank, bool | np.bool_):
+            raise TypeError
         column = int(blank.__index__())
     except (AttributeError, TypeError):
         raise InvalidRequestError("blank", f"must be an integer, not {blank!r}") from None
     if not 0 <= column < 1 << 31:
         raise InvalidRequestError("blank", f"{column} is no column")
     return column
+
+
+def flag_of(value: Any, name: str) -> bool:
+    """Raises `InvalidRequestError` for what is neither True nor False: a word would be taken for True, also "no"."""
+    if not isinstance(value, bool | np.bool_):
+        raise InvalidRequestError(name, f"must be True or False, not {value!r}")
+    return bool(value)
 
 
 def padded_lengths(values: Any, name: str, items: int, most: int) -> list[int]:

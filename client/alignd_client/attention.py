@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from alignd.wire import ALIGN_ATTENTION, AttentionMode, AttentionReply, AttentionRequest, ItemCode, ItemStatus, Rpc
 from alignd.wire.attention import ATTENTION_SPANS
+from alignd_client.arguments import flag_of
 from alignd_client.arrays import (
     NUMPY,
     Kind,
@@ -92,7 +93,7 @@ class AttentionFamily:
             self.mode = AttentionMode(mode)
         except ValueError:
             raise InvalidRequestError("mode", f'must be "mas", "dtw" or "stepwise", not {mode!r}') from None
-        self.log = bool(log)
+        self.log = flag_of(log, "log")
 
     def borrows(self, raws: Any) -> bool:
         return exists_whole(raws)

@@ -19,7 +19,7 @@ from alignd.wire import (
     TransducerRequest,
 )
 from alignd.wire.transducer import TRANSDUCER_NODES, TRANSDUCER_PATHS
-from alignd_client.arguments import blank_of
+from alignd_client.arguments import blank_of, flag_of
 from alignd_client.arrays import (
     NUMPY,
     Kind,
@@ -91,7 +91,7 @@ class _Family(Generic[Reply, ResultT]):
 
     def __init__(self, blank: int = 0, modified: bool = False, device: str | None = None) -> None:
         self.blank = blank_of(blank)
-        self.modified = bool(modified)
+        self.modified = flag_of(modified, "modified")
         self.device = device
 
     def borrows(self, raws: Any) -> bool:

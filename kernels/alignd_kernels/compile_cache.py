@@ -14,7 +14,7 @@ import stat
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +140,13 @@ class _Impl(CompileResultCacheImpl):  # type: ignore[misc]
 class _Cache(FunctionCache):  # type: ignore[misc]
     _impl_class = _Impl
 
+    def load_overload(self, signature: Any, target: Any) -> Any:
+        started = time.perf_counter()
+        found = super().load_overload(signature, target)
+        if found is not None:
+            _clock.report("loaded", _named(self._py_func, found.signature.args), time.perf_counter() - started)
+        return found
+
     def save_overload(self, signature: Any, data: Any) -> None:
         # A full or vanished disk costs the next process a compilation, not this one its answer.
         with contextlib.suppress(OSError), _locked(cache_folder()):
@@ -152,6 +159,7 @@ class _CompileClock(event.Listener):  # type: ignore[misc]
     def __init__(self) -> None:
         self.kernels: set[int] = set()
         self.seconds = 0.0
+        self.report: Callable[[str, str, float], None] = lambda how, kernel, seconds: None
         self._started: dict[int, float] = {}
 
     def on_start(self, event: Any) -> None:
@@ -160,9 +168,16 @@ class _CompileClock(event.Listener):  # type: ignore[misc]
             self._started[kernel] = time.perf_counter()
 
     def on_end(self, event: Any) -> None:
-        started = self._started.pop(id(event.data["dispatcher"]), None)
+        dispatcher = event.data["dispatcher"]
+        started = self._started.pop(id(dispatcher), None)
         if started is not None:
-            self.seconds += time.perf_counter() - started
+            seconds = time.perf_counter() - started
+            self.seconds += seconds
+            self.report("compiled", _named(dispatcher.py_func, event.data["args"]), seconds)
+
+
+def _named(function: Callable[..., Any], types: Iterable[Any]) -> str:
+    return f"{function.__module__}.{function.__qualname__}({', '.join(map(str, types))})"
 
 
 _clock = _CompileClock()
@@ -172,6 +187,12 @@ event.register("numba:compile", _clock)
 def compile_seconds() -> float:
     """Seconds that this process has spent compiling CPU kernels."""
     return _clock.seconds
+
+
+def report_to(report: Callable[[str, str, float], None]) -> None:
+    """From now on call `report` for each CPU kernel that is not at hand, with "compiled" or "loaded", the kernel's name
+    and types, and the seconds."""
+    _clock.report = report
 
 
 def kernel(function: Callable[..., Any]) -> Callable[..., Any]:

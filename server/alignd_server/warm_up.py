@@ -58,6 +58,11 @@ def warm_up(operations: Sequence[AnyFamily], devices: Sequence[Device]) -> None:
         for operation in operations:
             backends.warm_up(operation.room, device, operation.kernels)
     _run(operations, devices, types)
+    compile_cache.report_to(_say_late)
+
+
+def _say_late(how: str, kernel: str, seconds: float) -> None:
+    _say(f"{how} {kernel} after the start, in {seconds:.1f} s: a request had to wait for it")
 
 
 def _compile(operations: Sequence[AnyFamily], cpu: Device, types: Sequence[wire.DataType]) -> None:

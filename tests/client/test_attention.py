@@ -90,6 +90,8 @@ def test_a_bad_item_fails_alone(client: Any, name: str) -> None:
 def test_errors_name_what_is_wrong(client: Any) -> None:
     with pytest.raises(InvalidRequestError, match='must be "mas", "dtw" or "stepwise"'):
         client.align_attention(maps(), mode="best")
+    with pytest.raises(InvalidRequestError, match="log: must be True or False, not 'yes'"):
+        client.align_attention(maps(), log="yes")
     with pytest.raises(InvalidItemError, match="item 1"):
         list(client.align_attention([maps()[0], np.full((1, 2, 3), np.nan, "f4")]))
 

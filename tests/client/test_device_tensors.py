@@ -29,6 +29,7 @@ from alignd_server.engine import Engine, create_engine
 from alignd_server.operations import MasOperation
 from support import fake_engine
 from support.blocking import Blocking
+from support.interpreter import quicken
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 TARGETS = [2, 2, 1]
@@ -46,6 +47,8 @@ def where(request: pytest.FixtureRequest) -> Iterator[str]:
         from alignd_kernels.gpu_common import INTERPRETED
 
         assert (request.param == "cpu") == INTERPRETED, "Triton was imported for the other kind of run"
+        if INTERPRETED:
+            quicken()
         yield request.param
 
 

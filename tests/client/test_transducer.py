@@ -171,6 +171,10 @@ def test_errors_name_what_is_wrong(client: Any) -> None:
     good = joint(4, 2, 3)
     with pytest.raises(InvalidRequestError, match="blank"):
         client.align_transducer([good], [[1]], blank=-1)
+    with pytest.raises(InvalidRequestError, match="blank: must be an integer, not True"):
+        client.align_transducer([good], [[1]], blank=True)
+    with pytest.raises(InvalidRequestError, match="modified: must be True or False, not 'no'"):
+        client.align_transducer([good], [[1]], modified="no")
     with pytest.raises(ValueError, match="on_error"):
         client.align_transducer([good], [[1]], on_error="ignore")
     with pytest.raises(InvalidRequestError, match="1 of them and more log_probs"):

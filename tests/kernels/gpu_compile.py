@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,9 @@ from kernels.sources import barriers_in
 from alignd_kernels.dtypes import DType
 from kernels import ahead_of_time
 
-EACH_TIME = {(90, DType.FLOAT32), (100, DType.FLOAT64)}
-"""What the gate has time for: both types of accumulator. The rest is marked `matrix`."""
+EACH_TIME = {(90, DType.FLOAT32 if version("triton").startswith("3.6.") else DType.FLOAT64)}
+"""What the gate has time for: under both versions of Triton together both types of accumulator. The rest is marked
+`matrix`."""
 
 on_each_gpu = pytest.mark.parametrize(
     ("capability", "dtype"),

@@ -21,6 +21,7 @@ from alignd_kernels.ctc import sum_reference as ctc_sum_reference
 from alignd_kernels.mas import reference as mas_reference
 from alignd_kernels.mas import soft_reference
 from alignd_server.engine import Engine, create_engine
+from support.interpreter import quicken
 
 CLIENTS = 4
 
@@ -41,6 +42,8 @@ def device(request: pytest.FixtureRequest) -> Iterator[str]:
         from alignd_kernels.gpu_common import INTERPRETED
 
         assert (request.param == "interpreter") == INTERPRETED, "Triton was imported for the other kind of run"
+        if INTERPRETED:
+            quicken()
         yield request.param
 
 

@@ -137,7 +137,9 @@ def warm_up(dtypes: Iterable[DType] = tuple(DType)) -> None:
     for dtype in dtypes:
         for mode in MODES:
             for log in (False, True) if mode != "stepwise" else (False,):
-                align(AttentionBatch(np.zeros(1, dtype.storage), dtype, one - 1, one, one, one, mode, log))
+                batch = AttentionBatch(np.zeros(1, dtype.storage), dtype, one - 1, one, one, one, mode, log)
+                scratch_bytes(batch)
+                align(batch)
 
 
 class _Launch:
