@@ -64,6 +64,26 @@ def host_scores(array: Any, *, strided: bool = False) -> tuple[npt.NDArray[np.ge
     return to_storage(found if strided else np.ascontiguousarray(found))
 
 
+def integers(given: Any, name: str) -> npt.NDArray[np.integer]:
+    """A caller's integers as NumPy sees them; an empty list holds none.
+
+    Raises:
+        TypeError: they are not integers.
+        ValueError: lists of different lengths.
+    """
+    if isinstance(given, list | tuple):
+        try:
+            found = np.asarray(given)
+        except ValueError:
+            raise ValueError(f"{name} must be of one length, padded: lists of different lengths were given") from None
+        found = found if found.size else found.astype(np.int64)
+    else:
+        found = host(given)
+    if found.dtype.kind not in "iu":
+        raise TypeError(f"{name} must be integers, not {found.dtype}")
+    return found
+
+
 def lengths(array: Any, name: str, items: int, largest: int) -> Int64Array:
     """The caller's lengths as int64 [items]; `largest` for each if None is given.
 
@@ -73,9 +93,7 @@ def lengths(array: Any, name: str, items: int, largest: int) -> Int64Array:
     """
     if array is None:
         return np.full(items, largest, np.int64)
-    found = host(array)
-    if found.dtype.kind not in "iu":
-        raise TypeError(f"{name} must be integers, not {found.dtype}")
+    found = integers(array, name)
     if found.shape != (items,):
         raise ValueError(f"{name} must be of shape ({items},), one for each item, not {found.shape}")
     outside = np.flatnonzero((found < 0) | (found > largest))

@@ -23,6 +23,8 @@ from numba import njit
 from numba.core import config, event
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
 
+from alignd_kernels.part_compiler import PartCompiler
+
 log = logging.getLogger("alignd")
 
 
@@ -217,5 +219,5 @@ def part(function: Callable[..., Any] | None = None, *, inline: bool = False) ->
         return functools.partial(part, inline=inline)
     return njit(
         nogil=True, boundscheck=False, error_model="numpy", inline="always" if inline else "never",
-        _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True,
+        _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True, pipeline_class=PartCompiler,
     )(function)  # fmt: skip

@@ -6,7 +6,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from alignd_kernels.arrays import host, is_torch
+from alignd_kernels.arrays import integers, is_torch
 from alignd_kernels.status import InvalidItemsError, Status
 
 LARGEST: Final = 2**31 - 1  # stands for every label beyond int32: out of range in any vocabulary
@@ -37,10 +37,9 @@ def int32_labels(labels: Any, name: str) -> npt.NDArray[np.int32]:
 
     Raises:
         TypeError: they are not integers.
+        ValueError: lists of different lengths.
     """
-    found = host(labels)
-    if found.dtype.kind not in "iu":
-        raise TypeError(f"{name} must be integers, not {found.dtype}")
+    found = integers(labels, name)
     limits = np.iinfo(found.dtype)
     clipped: npt.NDArray[np.int32] = np.clip(found, max(-2, limits.min), min(LARGEST, limits.max)).astype(np.int32)
     return clipped

@@ -83,6 +83,8 @@ def star_of(star_score: float | Literal["max"]) -> float:
     """
     if star_score == "max":
         return STAR_MAX
+    if isinstance(star_score, str):
+        raise ValueError(f'star_score must be a number or "max", not {star_score!r}')
     found = float(star_score)
     if np.isnan(found):
         raise ValueError('star_score must be a number or "max", not NaN')

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from alignd_kernels.arrays import host, is_torch, lengths, on_gpu
+from alignd_kernels.arrays import integers, is_torch, lengths, on_gpu
 from alignd_kernels.ctc.batch import STAR
 from alignd_kernels.padded import like
 from alignd_kernels.ragged import Int64Array
@@ -98,11 +98,9 @@ def ctc_target_columns(
 
 def _items(targets: Any, target_lengths: Any) -> tuple[npt.NDArray[np.integer], Int64Array, bool]:
     """Targets [B, L], how many of each item are its own, and whether one item was given."""
-    found = host(targets.cpu() if on_gpu(targets) else targets)
+    found = integers(targets.cpu() if on_gpu(targets) else targets, "targets")
     if on_gpu(target_lengths):
         target_lengths = target_lengths.cpu()
-    if found.dtype.kind not in "iu":
-        raise TypeError(f"targets must be integers, not {found.dtype}")
     if found.ndim not in (1, 2):
         raise ValueError(f"targets must be [L] or [B, L], not of shape {found.shape}")
     single = found.ndim == 1
@@ -120,7 +118,7 @@ def _like(targets: Any, array: npt.NDArray[Any]) -> Any:
 
 def _taken(log_probs: Any, columns: Int64Array) -> Any:
     if not is_torch(log_probs):
-        return np.take_along_axis(log_probs, columns, -1)
+        return np.take_along_axis(np.asarray(log_probs), columns, -1)
     import torch
 
     index = torch.from_numpy(columns).to(log_probs.device)

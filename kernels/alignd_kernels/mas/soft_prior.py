@@ -5,7 +5,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from alignd_kernels.arrays import host, is_torch
+from alignd_kernels.arrays import integers, is_torch
 
 Form = Literal["radtts", "fastpitch"]
 
@@ -61,9 +61,7 @@ def beta_binomial_prior(
 
 
 def _lengths(given: Any, name: str) -> npt.NDArray[np.int64]:
-    found = host(given.cpu() if is_torch(given) else given)
-    if found.dtype.kind not in "iu" and found.size:
-        raise TypeError(f"{name} must be integers, not {found.dtype}")
+    found = integers(given.cpu() if is_torch(given) else given, name)
     if found.size and found.min() < 1:
         raise ValueError(f"{name} must be at least 1, not {found.min()}")
     return found.astype(np.int64)
