@@ -84,6 +84,11 @@ def integers(given: Any, name: str) -> npt.NDArray[np.integer]:
     return found
 
 
+def of_lists(given: Any, name: str) -> Any:
+    """A caller's lists of integers as `integers` sees them; arrays and tensors as they are."""
+    return integers(given, name) if isinstance(given, list | tuple) else given
+
+
 def lengths(array: Any, name: str, items: int, largest: int) -> Int64Array:
     """The caller's lengths as int64 [items]; `largest` for each if None is given.
 

@@ -347,11 +347,11 @@ def test_a_cache_that_strangers_can_write_is_not_used(
 
 def test_lists_of_labels() -> None:
     log_probs = np.log(np.full((2, 6, 4), 0.25, np.float32))
-    paths, _ = forced_align(log_probs[:1], [[]])
+    paths, _ = ak.forced_align(log_probs[:1], [[]])
     assert not paths.any()
     with pytest.raises(ValueError, match="targets must be of one length, padded"):
-        forced_align(log_probs, [[1, 2], [1]])
+        ak.forced_align(log_probs, [[1, 2], [1]])
     with pytest.raises(ValueError, match="star_score must be a number or \"max\", not 'min'"):
-        forced_align(log_probs[:1], [[STAR]], star_score="min")  # type: ignore[arg-type]
-    emissions, targets, columns = ctc_target_columns(log_probs[0].tolist(), [3, 1, 3])
+        ak.forced_align(log_probs[:1], [[ak.STAR]], star_score="min")  # type: ignore[arg-type]
+    emissions, targets, columns = ak.ctc_target_columns(log_probs[0].tolist(), [3, 1, 3])
     assert (np.shape(emissions), list(targets), list(columns)) == ((6, 3), [2, 1, 2], [0, 1, 3])

@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from alignd_kernels.arrays import check_known_device, host, is_torch, lengths, on_gpu, same_device
+from alignd_kernels.arrays import check_known_device, host, is_torch, lengths, of_lists, on_gpu, same_device
 from alignd_kernels.padded import check_blank, int32_labels
 from alignd_kernels.ragged import Int64Array, offsets_of
 from alignd_kernels.with_torch import torch_module
@@ -87,7 +87,7 @@ def ctc_loss(
     if B == 0 and reduction == "mean":
         raise ValueError("a mean of no items: the batch is empty")
     targets, input_lengths, target_lengths = (
-        _brought(argument, log_probs, name)
+        _brought(of_lists(argument, name), log_probs, name)
         for argument, name in (
             (targets, "targets"),
             (input_lengths, "input_lengths"),

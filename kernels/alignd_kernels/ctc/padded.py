@@ -6,7 +6,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from alignd_kernels.arrays import host, host_scores, is_torch, lengths, on_gpu
+from alignd_kernels.arrays import host, host_scores, is_torch, lengths, of_lists, on_gpu
 from alignd_kernels.ctc.batch import STAR_MAX, CtcBatch
 from alignd_kernels.dtypes import DType
 from alignd_kernels.padded import check_blank, int32_labels, like, raise_if_failed, where_it_lies
@@ -52,6 +52,7 @@ def forced_align(
             cannot hold.
         TypeError: for dtypes that do not fit.
     """
+    targets = of_lists(targets, "targets")
     T = check_shapes(log_probs, targets, blank)[1]
     star = star_of(star_score)
     if on_gpu(log_probs):

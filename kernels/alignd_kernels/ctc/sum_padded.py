@@ -5,7 +5,7 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
-from alignd_kernels.arrays import check_known_device, on_gpu
+from alignd_kernels.arrays import check_known_device, of_lists, on_gpu
 from alignd_kernels.ctc.batch import CtcBatch
 from alignd_kernels.ctc.padded import check_shapes, padded_batch, reason_of, star_of
 from alignd_kernels.padded import like, raise_if_failed
@@ -57,6 +57,7 @@ def ctc_posteriors(
         NotImplementedError: for tensors that are neither on the CPU nor on a CUDA device.
         MemoryError: what is needed beside the arguments cannot be had.
     """
+    targets = of_lists(targets, "targets")
     B, T, _, L = check_shapes(log_probs, targets, blank)
     star = star_of(star_score)
     check_known_device(log_probs, "ctc_posteriors")
