@@ -49,7 +49,7 @@ def warm_up(operations: Sequence[AnyFamily], devices: Sequence[Device]) -> None:
     types = list(wire.DataType)
     cpu = next((device for device in devices if device.pool), None)
     if cpu and not compile_cache.is_complete():
-        _say("compiling the kernels for this machine, once: takes a minute or two")
+        _say("compiling the kernels for this machine, once: takes one to three minutes")
         with compile_cache.compiling_alone():
             _compile(operations, cpu, types)
     if any((device.torch_device or "").startswith("cuda") for device in devices):
