@@ -22,7 +22,7 @@ def main() -> None:
     recording, transcript = find_recording()
     command = ["alignd-server", "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0", "--log-format", "json"]
     print("$", *command, "&")
-    print("starting; the first start compiles the kernels, which takes a minute or two …", flush=True)
+    print("starting; the first start compiles the kernels, which takes one to three minutes …", flush=True)
     with tempfile.TemporaryFile("w+") as log:
         server = subprocess.Popen([BIN / command[0], *command[1:]], stderr=log, env=environ())
         try:

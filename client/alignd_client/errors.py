@@ -112,7 +112,7 @@ class ServerUnavailableError(AlignError, ConnectionError):
         else:
             super().__init__(
                 f"no alignd server answers at {target}{why}: start one with `alignd-server`, "
-                "which at its first start compiles for a minute or two, "
+                "which at its first start compiles for one to three minutes, "
                 "or name another one's host:port as the target or in ALIGND_TARGET"
             )
 

@@ -29,7 +29,7 @@ ERRORS: list[tuple[AlignError, type[Exception], str]] = [
         ServerUnavailableError("host:1", "Connection refused"),
         ConnectionError,
         "no alignd server answers at host:1 (Connection refused): start one with `alignd-server`, "
-        "which at its first start compiles for a minute or two, or name another "
+        "which at its first start compiles for one to three minutes, or name another "
         "one's host:port as the target or in ALIGND_TARGET",
     ),
     (OverloadedError("the queue is full", 0.5), AlignError, "the server is overloaded: the queue is full"),
