@@ -25,7 +25,7 @@ BUILD = machine.ROOT / "build" / "bench"
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("-k", dest="pattern", default="", help="only cases whose name contains one of these, by commas")
-    parser.add_argument("--quick", action="store_true", help="few cases and rounds: about a minute, all take three")
+    parser.add_argument("--quick", action="store_true", help="few cases and rounds: about a minute, all take eight")
     parser.add_argument("--list", action="store_true", help="name the cases and stop")
     parser.add_argument("--compare", metavar="REV", help="time the kernels of this git revision in turn with these")
     parser.add_argument("--threshold", type=float, default=0.10, help="slow-down that --compare accepts (default 0.10)")

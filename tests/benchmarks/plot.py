@@ -89,7 +89,7 @@ def draw(results: dict[str, Any], stem: Path) -> None:
     machine = results["machine"]
     where = machine["gpu"] or f"{machine['cpu']}, {machine['threads']} threads"
     figure.suptitle(f"Alignment kernels and their peers – {where}", fontsize=11)
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False, fontsize=9)
     figure.savefig(f"{stem}.png", dpi=130)
     figure.savefig(f"{stem}.svg")
     plt.close(figure)
