@@ -12,10 +12,10 @@ from alignd_client.family import Answers, Contents, Family, ItemT, ResultT, answ
 Request = TypeVar("Request")
 Reply = TypeVar("Reply")
 
-ENOUGH_BYTES: Final = 1 << 20
+ENOUGH_BYTES: Final = 4 << 20
 """A message that holds this much is sent: past it, larger ones are no faster, only later."""
 
-MOST_BYTES: Final = 4 << 20
+MOST_BYTES: Final = 8 << 20
 MOST_CELLS: Final = 4 << 20
 """A request's lattice cells. An item of more travels alone, so that it delays no small one's answer."""
 

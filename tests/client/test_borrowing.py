@@ -211,7 +211,7 @@ def test_how_much_of_a_stack_a_request_takes() -> None:
         return MAS.stack(np.broadcast_to(np.float32(0), shape).copy())
 
     assert parts(stack(10, 2, 5), PackingLimits(items=4)) == [4, 4, 2]
-    assert parts(stack(7, 1, 1 << 16), PackingLimits()) == [4, 3]  # 1 MB
+    assert parts(stack(7, 1, 1 << 18), PackingLimits()) == [4, 3]  # 4 MB
     assert parts(stack(2, 1, 2_000_000), PackingLimits()) == [1, 1]  # 8 MB each
     assert parts(stack(300, 1, 1 << 17), PackingLimits.in_process()) == [150, 150]  # of 255, 128 MB
     limits = PackingLimits(message_bytes=1000)

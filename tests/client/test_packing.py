@@ -40,10 +40,10 @@ def counts(packed: list[Parcel[Any, Any, Any, Any]]) -> list[int]:
     return [len(parcel.items) for parcel in packed]
 
 
-def test_one_to_four_megabytes() -> None:
-    quarter = np.zeros((1, 1 << 16), np.float32)
+def test_four_to_eight_megabytes() -> None:
+    quarter = np.zeros((1, 1 << 18), np.float32)
     assert counts(parcels(MAS, [quarter] * 9)) == [4, 4, 1]
-    large = np.zeros((1, 900_000), np.float32)
+    large = np.zeros((1, 1_800_000), np.float32)
     assert counts(parcels(MAS, [quarter, large, quarter])) == [2, 1]
     larger = np.zeros((1, 2_000_000), np.float32)
     assert counts(parcels(MAS, [quarter, larger, quarter])) == [1, 1, 1]
