@@ -551,3 +551,18 @@ def test_values_that_do_not_fit_their_lengths_are_refused(values: Any) -> None:
         wire.FORCED_ALIGN.check_request(wire.CtcRequest(values, wire.DataType.FLOAT32, two, 3, labels, two // 2))
     with pytest.raises(wire.MalformedRequestError, match="targets: 1 elements, but the lengths ask for 2"):
         wire.FORCED_ALIGN.check_request(wire.CtcRequest(np.zeros(6, "f4"), wire.DataType.FLOAT32, two, 3, labels, two))
+
+
+@pytest.mark.parametrize("values", [0, 1, 31, 32, 127, 128, 4095, 4096, 600_000])
+@pytest.mark.parametrize("cuts", [(), (3,), (0, 31)])
+def test_a_message_is_what_protobuf_would_make_of_it(values: int, cuts: tuple[int, ...]) -> None:
+    """At sizes whose length takes one, two, three and four bytes; the payload whole, or in pieces, empty ones too."""
+    payload = np.random.default_rng(0).standard_normal(values).astype("f4")
+    pieces = tuple(np.split(payload, [min(cut, values) for cut in cuts])) if cuts else payload
+    one, size = np.ones(1, np.int64), np.full(1, values, np.int64)
+    encoded = wire.MAXIMUM_PATH.encode_request(wire.MasRequest(pieces, wire.DataType.FLOAT32, one, size, True))
+    message = pb.MaximumPathRequest(
+        tokens=[1], frames=[values], data_type="DATA_TYPE_FLOAT32", values=payload.tobytes(), return_paths=True
+    )
+    assert pb.MaximumPathRequest.FromString(encoded) == message
+    assert len(encoded) == message.ByteSize()

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from alignd.v1 import alignment_pb2 as pb
-from alignd.wire.arrays import Buffers, DataType, Int64Array, from_bytes, lengths, to_bytes, total
+from alignd.wire.arrays import Buffers, DataType, Int64Array, from_bytes, lengths, total, with_payload
 from alignd.wire.ragged import Column, Ragged
 from alignd.wire.rpc import UNTIMED, ItemStatus, MalformedRequestError, Rpc, Timing, parse_request
 
@@ -102,11 +102,10 @@ def _encode_request(request: AttentionRequest) -> bytes:
         tokens=request.tokens.tolist(),
         frames=request.frames.tolist(),
         data_type=request.data_type.wire,
-        attention=to_bytes(request.attention, request.data_type.storage),
         mode=request.mode.wire,
         log=request.log,
     )
-    return message.SerializeToString()
+    return with_payload(message, "attention", request.attention, request.data_type.storage)
 
 
 def _decode_request(data: bytes, max_items: int | None = None) -> AttentionRequest:

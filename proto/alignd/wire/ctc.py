@@ -17,6 +17,7 @@ from alignd.wire.arrays import (
     lengths,
     to_bytes,
     total,
+    with_payload,
 )
 from alignd.wire.posteriors import PosteriorsReply, posteriors
 from alignd.wire.ragged import Column, Ragged
@@ -90,7 +91,6 @@ def _encode_request(message_type: Callable[..., CtcMessage], request: CtcRequest
         target_lengths=request.target_lengths.tolist(),
         vocabulary_size=request.vocabulary_size,
         data_type=request.data_type.wire,
-        log_probs=to_bytes(request.log_probs, request.data_type.storage),
         targets=to_bytes(request.targets, np.int32),
         blank=request.blank,
     )
@@ -98,7 +98,7 @@ def _encode_request(message_type: Callable[..., CtcMessage], request: CtcRequest
         message.star_max = True
     else:
         message.star_score = request.star_score
-    return message.SerializeToString()
+    return with_payload(message, "log_probs", request.log_probs, request.data_type.storage)
 
 
 def _star_score(message: CtcMessage) -> float | None:

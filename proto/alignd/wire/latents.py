@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from alignd.v1 import alignment_pb2 as pb
-from alignd.wire.arrays import Buffers, DataType, Int64Array, from_bytes, lengths, to_bytes, total
+from alignd.wire.arrays import Buffers, DataType, Int64Array, from_bytes, lengths, to_bytes, total, with_payload
 from alignd.wire.ragged import Column, Ragged
 from alignd.wire.rpc import UNTIMED, ItemStatus, MalformedRequestError, Rpc, Timing, parse_request
 
@@ -80,11 +80,10 @@ def _encode_request(request: LatentsRequest) -> bytes:
         frames=request.frames.tolist(),
         channels=request.channels,
         data_type=request.data_type.wire,
-        latents=to_bytes(request.latents, storage),
         means=to_bytes(request.means, storage),
         log_sigmas=to_bytes(request.log_sigmas, storage),
     )
-    return message.SerializeToString()
+    return with_payload(message, "latents", request.latents, storage)
 
 
 def _check_request(request: LatentsRequest) -> None:

@@ -12,8 +12,8 @@ from alignd.wire.arrays import (
     Int64Array,
     from_bytes,
     lengths,
-    to_bytes,
     total,
+    with_payload,
 )
 from alignd.wire.posteriors import PosteriorsReply, posteriors
 from alignd.wire.ragged import Column, Ragged
@@ -82,10 +82,9 @@ def _encode_request(request: MasRequest) -> bytes:
         tokens=request.tokens.tolist(),
         frames=request.frames.tolist(),
         data_type=request.data_type.wire,
-        values=to_bytes(request.values, request.data_type.storage),
         return_paths=request.return_paths,
     )
-    return message.SerializeToString()
+    return with_payload(message, "values", request.values, request.data_type.storage)
 
 
 def _decode_request(data: bytes, max_items: int | None = None) -> MasRequest:
@@ -129,9 +128,8 @@ def _encode_posteriors(request: MasRequest) -> bytes:
         tokens=request.tokens.tolist(),
         frames=request.frames.tolist(),
         data_type=request.data_type.wire,
-        values=to_bytes(request.values, request.data_type.storage),
     )
-    return message.SerializeToString()
+    return with_payload(message, "values", request.values, request.data_type.storage)
 
 
 def _decode_posteriors(data: bytes, max_items: int | None = None) -> MasRequest:

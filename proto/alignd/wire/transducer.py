@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from alignd.v1 import alignment_pb2 as pb
-from alignd.wire.arrays import MAX_ELEMENTS, Buffers, DataType, Int64Array, from_bytes, lengths, to_bytes, total
+from alignd.wire.arrays import MAX_ELEMENTS, Buffers, DataType, Int64Array, from_bytes, lengths, total, with_payload
 from alignd.wire.posteriors import PosteriorsReply, posteriors
 from alignd.wire.ragged import Column, Ragged
 from alignd.wire.rpc import UNTIMED, ItemStatus, MalformedRequestError, Rpc, Timing, parse_request
@@ -83,10 +83,9 @@ def _encode_request(message_type: Callable[..., TransducerMessage], request: Tra
         frames=request.frames.tolist(),
         labels=request.labels.tolist(),
         data_type=request.data_type.wire,
-        arcs=to_bytes(request.arcs, request.data_type.storage),
         topology="TRANSDUCER_TOPOLOGY_MODIFIED" if request.modified else "TRANSDUCER_TOPOLOGY_STANDARD",
     )
-    return message.SerializeToString()
+    return with_payload(message, "arcs", request.arcs, request.data_type.storage)
 
 
 def _decode_request(
