@@ -61,7 +61,10 @@ class AudioFamily:
         return None
 
     def prepare(self, raw: Any, borrow: bool) -> AudioItem:
-        audio, transcript = raw
+        try:
+            audio, transcript = raw
+        except (TypeError, ValueError):
+            raise TypeError(f"each item must be a pair (audio, transcript), not {type(raw).__name__}") from None
         if not isinstance(transcript, str):
             raise TypeError(f"a transcript must be a str, not {type(transcript).__name__}")
         return AudioItem(read_audio(audio), transcript)

@@ -20,6 +20,9 @@ Two messages of one field each do not earn the dependency grpcio-health-checking
 
 _HEALTH_NAMES: Final = {0: "UNKNOWN", 1: "SERVING", 2: "NOT_SERVING", 3: "SERVICE_UNKNOWN"}
 _LOOPBACK: Final = re.compile(r"(dns:/*)?(localhost|127\.[\d.]+|\[::1\])(:\d+)?$")
+_HOST_AND_PORT: Final = re.compile(r"(?:\[[^\]]+\]|[^:/\[\]]+):(\d{1,9})")
+_OF_GRPC: Final = re.compile(r"(?:dns|ipv4|ipv6|passthrough|unix|unix-abstract|vsock|xds):.")
+"""The schemes of gRPC's names."""
 
 
 def resolve_target(target: str | None) -> str:
@@ -27,7 +30,8 @@ def resolve_target(target: str | None) -> str:
     if target is not None and not isinstance(target, str):
         raise TypeError(f"target must be a str like {DEFAULT_TARGET!r}, not {target!r}")
     found = target or os.environ.get(TARGET_VARIABLE) or DEFAULT_TARGET
-    if re.match(r"https?://|[\w.-]+$", found):
+    port = _HOST_AND_PORT.fullmatch(found)
+    if not (0 < int(port[1]) < 1 << 16 if port else _OF_GRPC.match(found)):
         raise ValueError(f"target must be host:port like {DEFAULT_TARGET!r}, not {found!r}")
     return found
 
@@ -42,7 +46,7 @@ def import_grpc(module: str = "grpc") -> Any:
 
 def channel_options(target: str) -> list[tuple[str, int | str]]:
     options: list[tuple[str, int | str]] = [
-        # The limit that counts is the server's, and replies are smaller than requests.
+        # The limits that count are the server's, for requests and, of posteriors, for replies.
         ("grpc.max_send_message_length", -1),
         ("grpc.max_receive_message_length", -1),
         # gRPC's own retries end at 256 KiB and know no RetryInfo; ours are in `retry`.

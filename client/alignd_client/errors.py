@@ -166,7 +166,8 @@ class MessageTooLargeError(AlignError, ValueError):
             return
         where = "a message" if index is None else f"item {index} makes a message"
         most = "more than the server takes" if limit is None else f"the server takes at most {limit}"
-        super().__init__(f"{where} of {size} bytes; {most}: raise its --max-message-bytes, or send float16")
+        remedy = "raise its --max-message-bytes, send half precision, or align in process (AlignClient.in_process)"
+        super().__init__(f"{where} of {size} bytes; {most}: {remedy}")
 
 
 class ServerError(AlignError):

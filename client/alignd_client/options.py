@@ -1,6 +1,7 @@
 """What a client was told when it was made, whichever its transport."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from alignd_client.packing import PackingLimits
 from alignd_client.retry import RetryPolicy
@@ -18,12 +19,13 @@ class ClientOptions:
     retry: RetryPolicy = field(default_factory=RetryPolicy)
 
     def __post_init__(self) -> None:
-        if self.timeout is not None and not self.timeout >= 0:
-            raise ValueError(f"timeout must be seconds or None, not {self.timeout}")
-        if self.max_in_flight < 1:
-            raise ValueError(f"max_in_flight must be at least 1, not {self.max_in_flight}")
-        if self.max_message_bytes is not None and self.max_message_bytes < 1:
-            raise ValueError(f"max_message_bytes must be at least 1, not {self.max_message_bytes}")
+        timeout: Any = self.timeout
+        if timeout is not None and not (isinstance(timeout, int | float) and timeout >= 0):
+            raise ValueError(f"timeout must be seconds or None, not {timeout!r}")
+        for name in ("max_in_flight", "max_message_bytes"):
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, int) and value >= 1):
+                raise ValueError(f"{name} must be an integer of at least 1, not {value!r}")
 
     @property
     def health_timeout(self) -> float:

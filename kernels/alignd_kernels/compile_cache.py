@@ -213,7 +213,8 @@ def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
 def part(function: Callable[..., Any] | None = None, *, inline: bool = False) -> Any:
     """A function that kernels call, compiled with them; `inline` puts its body in place of each call.
 
-    It owns no memory either, and must be called by nothing that does.
+    It owns no memory either, and must be called by nothing that does. Nor does it use objects of Python, as `print` and
+    object mode do: where a kernel would look a part's up there is nothing, and it would hang.
     """
     if function is None:
         return functools.partial(part, inline=inline)

@@ -28,7 +28,7 @@ class _PartLibrary(JITCodeLibrary):  # type: ignore[misc]
         return self
 
     def set_env(self, name: str, environment: Any) -> None:
-        """Where machine code would find its constants."""
+        """Where machine code would find Python's objects: a part has none, see `compile_cache.part`."""
 
 
 class PartCompiler(Compiler):  # type: ignore[misc]

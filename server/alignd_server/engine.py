@@ -174,7 +174,7 @@ class Engine:
         target: Any = pipeline or self._operations.get(name)
         try:
             if target is None:
-                raise NotServedError(f"{name} is not answered here; GetServerInfo lists what is")
+                raise NotServedError(f"{name} is not answered here; {_remedy(name)}")
             items, limit = len(request), self.limits.max_queue_items
             if items > limit:
                 raise MalformedRequestError(("", f"{items} items in a request, over the limit of {limit}"))
@@ -272,6 +272,12 @@ class Engine:
         for device in self.devices:
             if device.pool:
                 device.pool.shutdown(wait=not any(worker.is_alive() for worker in self._workers))
+
+
+def _remedy(name: str) -> str:
+    if name == wire.ALIGN_AUDIO.name:
+        return "for audio, install 'alignd-server[audio]' and start the server without --audio off"
+    return "GetServerInfo (`alignd info`) lists what is"
 
 
 def create_engine(

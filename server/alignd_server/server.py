@@ -22,6 +22,7 @@ from alignd_server.metrics import Metrics
 from alignd_server.operations import alignments
 from alignd_server.service import AlignmentHandlers
 from alignd_server.settings import OFF, Settings, is_loopback, split_address
+from alignd_server.warm_up import tell_of_late_kernels
 
 log = structlog.get_logger("alignd.server")
 
@@ -92,6 +93,7 @@ class Server:
         def make() -> None:
             try:
                 engine = self._create_engine(metrics)
+                tell_of_late_kernels()
             except BaseException as error:
                 self._loop.call_soon_threadsafe(made.set_exception, error)
             else:

@@ -41,7 +41,7 @@ class Settings(BaseSettings):
     device_memory_bytes: NotNegative = Field(
         0, description="What a launch may use beside input and output; 0 for half of what is free."
     )
-    max_message_bytes: Positive = Field(64 << 20, description="Largest request or reply.")
+    max_message_bytes: Positive = Field(64 << 20, description="Largest request; replies may be larger.")
     max_queue_items: Positive = Field(65_536, description="Items that may wait or be in work.")
     max_queue_bytes: Positive = Field(512 << 20, description="Bytes of requests that may wait or be in work.")
     max_batch_cells: Positive = Field(1 << 27, description="Lattice cells of one launch.")

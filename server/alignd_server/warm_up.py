@@ -58,6 +58,10 @@ def warm_up(operations: Sequence[AnyFamily], devices: Sequence[Device]) -> None:
         for operation in operations:
             backends.warm_up(operation.room, device, operation.kernels)
     _run(operations, devices, types)
+
+
+def tell_of_late_kernels() -> None:
+    """Log each kernel that is compiled or loaded from now on: for a process in which requests alone ask for any."""
     compile_cache.report_to(_say_late)
 
 

@@ -37,8 +37,8 @@ ERRORS: list[tuple[AlignError, type[Exception], str]] = [
     (
         MessageTooLargeError(70, 50, 2),
         ValueError,
-        "item 2 makes a message of 70 bytes; the server takes at most 50: raise its --max-message-bytes, or send "
-        "float16",
+        "item 2 makes a message of 70 bytes; the server takes at most 50: raise its --max-message-bytes, send half "
+        "precision, or align in process (AlignClient.in_process)",
     ),
     (
         MessageTooLargeError(70, 50, reply=True),

@@ -119,7 +119,7 @@ def test_no_server_there(connect: Any) -> None:
         client.health_status()
 
 
-@pytest.mark.parametrize("target", ["no-such-host.invalid:50051", "[:::bad"])
+@pytest.mark.parametrize("target", ["no-such-host.invalid:50051", "[::bad]:1"])
 def test_a_name_that_leads_nowhere(connect: Any, target: str) -> None:
     with pytest.raises(ServerUnavailableError, match="alignd-server"):
         connect(target, timeout=3).server_info()
@@ -336,13 +336,40 @@ def test_many_threads_share_a_client(server: FakeServer) -> None:
     assert server.most_at_once <= 8
 
 
-@pytest.mark.parametrize("target", ["http://localhost:50051", "localhost", "10.0.0.1"])
+WRONG = [
+    "http://localhost:50051",
+    "localhost",
+    "10.0.0.1",
+    "localhost:",
+    "localhost:x",
+    ":50051",
+    "a:0",
+    "a:65536",
+    "a:1:2",
+    "[:::bad",
+]
+
+
+@pytest.mark.parametrize("target", WRONG)
 def test_a_target_is_a_host_and_a_port(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="target must be host:port like 'localhost:50051', not"):
         AlignClient(target)
     monkeypatch.setenv("ALIGND_TARGET", target)
     with pytest.raises(ValueError, match="target must be host:port"):
         AlignClient()
+
+
+@pytest.mark.parametrize(
+    "target", ["a.b:1", "[::1]:65535", "unix:/run/alignd", "dns:///alignd.svc:50051", "ipv4:10.0.0.1:1"]
+)
+def test_targets_as_grpc_names_them(target: str) -> None:
+    AlignClient(target).close()
+
+
+@pytest.mark.parametrize(("name", "value"), [("timeout", "x"), ("max_in_flight", 2.5), ("max_message_bytes", "x")])
+def test_an_option_that_is_no_number_is_named(name: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=f"{name} must be .* not {value!r}"):
+        AlignClient("localhost:1", **{name: value})
 
 
 def test_the_target_comes_from_the_environment(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -198,6 +198,12 @@ def test_scratch_is_stated(mode: str, log: bool) -> None:
     assert (need[2] == 0) == (mode == "mas")
 
 
+def test_what_log_does_is_said_where_logarithms_were_given() -> None:
+    assert "log=True, which takes the logarithm of probabilities itself" in attention.reason(
+        Status.NOT_FINITE, 2, 5, 3, "mas"
+    )
+
+
 @pytest.mark.parametrize("status", Status)
 def test_every_status_has_a_reason(status: Status) -> None:
     assert attention.reason(status, 2, 5, 3, "mas")

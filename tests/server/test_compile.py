@@ -13,7 +13,6 @@ import numpy as np
 import psutil
 import pytest
 import structlog
-from numba.core.caching import NullCache
 
 from alignd import wire
 from alignd_kernels import compile_cache
@@ -95,18 +94,20 @@ def test_no_request_waits_for_a_kernel() -> None:
         assert "after the start" not in server.log, server.log
 
 
-def test_a_kernel_that_is_missed_at_the_start_is_told_of(runs: list[list[wire.DataType]]) -> None:
-    added = kernel(lambda number: number + 1)
-    added._cache = NullCache()  # type: ignore[attr-defined]
+def test_kernels_that_are_missed_at_the_start_are_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def added(number: int) -> int:
+        return number + 1
+
+    monkeypatch.setattr(compile_cache, "cache_folder", lambda: tmp_path)
     try:
         with structlog.testing.capture_logs() as told:
-            warm_up.warm_up([], [])
-            assert added(1) == 2
+            warm_up.tell_of_late_kernels()
+            assert [kernel(added)(1), kernel(added)(1)] == [2, 2]
     finally:
         structlog.reset_defaults()
         compile_cache.report_to(lambda how, name, seconds: None)
-    said = told[-1]["event"]
-    assert re.fullmatch(r"compiled \S+<lambda>\(int64\) after the start, in \S+ s: a request had to wait for it", said)
+    for how, said in zip(("compiled", "loaded"), told, strict=True):
+        assert re.fullmatch(how + r" \S+added\(int64\) after the start, in \S+ s: a request had to.*", said["event"])
 
 
 MISSING = "*_plan-*"

@@ -7,12 +7,14 @@ names is left alone.
 import dataclasses
 from typing import Any
 
+PATCHED = ("_LangPatchScope", "_get_np_dtype", "_patch_lang", "TritonSemantic", "interpreter_builder", "tl")
+
 
 def quicken() -> None:
     """To be called before kernels run in this process."""
     from triton.runtime import interpreter
 
-    if not hasattr(interpreter, "_LangPatchScope") or hasattr(interpreter._patch_lang, "patched"):
+    if not all(hasattr(interpreter, name) for name in PATCHED) or hasattr(interpreter._patch_lang, "patched"):
         return
     _patch_once_a_launch(interpreter)
     _look_types_up(interpreter)
@@ -35,7 +37,7 @@ def _patch_once_a_launch(interpreter: Any) -> None:
         if modules is None:
             modules = {module.__name__ for module in languages if any(value is module for value in names.values())}
             used[id(names)] = modules
-        if modules <= patched:
+        if modules and modules <= patched:
             return interpreter._LangPatchScope()
         patched.update(modules)
         return patch(function)

@@ -46,8 +46,8 @@ def reason(status: Status | int, heads: int, tokens: int, frames: int, mode: Mod
             )
         case Status.NOT_FINITE:
             return (
-                f"NaN or +inf in a head, or with log=True a negative value that a path can visit ({size}); "
-                "-inf is allowed"
+                "NaN or +inf in a head, or with log=True, which takes the logarithm of probabilities itself, a negative"
+                f" value that a path can visit ({size}); without log -inf is allowed"
             )
         case Status.NO_FINITE_PATH:
             return (

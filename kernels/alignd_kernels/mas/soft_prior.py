@@ -5,7 +5,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from alignd_kernels.arrays import integers, is_torch
+from alignd_kernels.arrays import host, integers, is_torch
 
 Form = Literal["radtts", "fastpitch"]
 
@@ -61,7 +61,8 @@ def beta_binomial_prior(
 
 
 def _lengths(given: Any, name: str) -> npt.NDArray[np.int64]:
-    found = integers(given.cpu() if is_torch(given) else given, name)
+    found = host(given.cpu() if is_torch(given) else given)
+    found = integers(found if found.size else found.astype(np.int64), name)
     if found.size and found.min() < 1:
         raise ValueError(f"{name} must be at least 1, not {found.min()}")
     return found.astype(np.int64)
