@@ -66,10 +66,14 @@ def test_the_engine_knows_no_transport_settings_or_audio(server_environment: Env
 
 
 def test_importing_the_client_is_fast(server_environment: Environment) -> None:
+    """Besides NumPy, which it needs, at most twice as long as that."""
     # Processor time, the best of five: other workers of the test run may hold the processors meanwhile.
-    code = "import time; t = time.process_time(); import alignd_client; print(time.process_time() - t)"
+    code = (
+        "import time; a = time.process_time(); import numpy; b = time.process_time(); import alignd_client\n"
+        "print((time.process_time() - b) / (b - a))"
+    )
     server_environment.run("-c", "import alignd_client")  # compiles to bytecode
-    assert min(float(server_environment.run("-c", code)) for _ in range(5)) < 0.3
+    assert min(float(server_environment.run("-c", code)) for _ in range(5)) < 2
 
 
 def test_no_dependency_is_under_gpl(server_environment: Environment) -> None:
