@@ -84,10 +84,10 @@ def require_dimensions(value: Any, name: str, axes: str) -> None:
     wanted = axes.count(",") + 1
     if value.ndim == wanted:
         return
-    squeeze = "; squeeze its axis of size 1" if value.ndim == wanted + 1 and 1 in value.shape else ""
+    hint = "; squeeze its axis of size 1" if value.ndim == wanted + 1 and 1 in value.shape else ""
     if name.startswith("each item") and value.ndim == wanted - 1:
-        squeeze = "; a single item goes into a list: [item]"
-    raise ValueError(f"{name} must be {wanted}-D [{axes}], not {value.ndim}-D {list(value.shape)}{squeeze}")
+        hint = "; a single item goes into a list: [item]"
+    raise ValueError(f"{name} must be {wanted}-D [{axes}], not {value.ndim}-D {list(value.shape)}{hint}")
 
 
 def to_numpy(value: Any) -> NumpyArray:

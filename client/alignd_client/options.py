@@ -1,6 +1,7 @@
 """What a client was told when it was made, whichever its transport."""
 
 from dataclasses import dataclass, field
+from numbers import Integral, Real
 from typing import Any
 
 from alignd_client.packing import PackingLimits
@@ -20,11 +21,11 @@ class ClientOptions:
 
     def __post_init__(self) -> None:
         timeout: Any = self.timeout
-        if timeout is not None and not (isinstance(timeout, int | float) and timeout >= 0):
+        if timeout is not None and not (isinstance(timeout, Real) and float(timeout) >= 0):
             raise ValueError(f"timeout must be seconds or None, not {timeout!r}")
         for name in ("max_in_flight", "max_message_bytes"):
             value = getattr(self, name)
-            if value is not None and not (isinstance(value, int) and value >= 1):
+            if value is not None and not (isinstance(value, Integral) and int(value) >= 1):
                 raise ValueError(f"{name} must be an integer of at least 1, not {value!r}")
 
     @property

@@ -61,12 +61,12 @@ def warm_up(operations: Sequence[AnyFamily], devices: Sequence[Device]) -> None:
 
 
 def tell_of_late_kernels() -> None:
-    """Log each kernel that is compiled or loaded from now on: for a process in which requests alone ask for any."""
+    """Log each of the CPU's kernels that is compiled or loaded from now on: where requests alone ask for any."""
     compile_cache.report_to(_say_late)
 
 
 def _say_late(how: str, kernel: str, seconds: float) -> None:
-    _say(f"{how} {kernel} after the start, in {seconds:.1f} s: a request had to wait for it")
+    log.warning(f"{how} {kernel} after the start, in {seconds:.1f} s: a request had to wait for it")
 
 
 def _compile(operations: Sequence[AnyFamily], cpu: Device, types: Sequence[wire.DataType]) -> None:

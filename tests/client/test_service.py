@@ -372,6 +372,10 @@ def test_an_option_that_is_no_number_is_named(name: str, value: Any) -> None:
         AlignClient("localhost:1", **{name: value})
 
 
+def test_numbers_of_numpy_are_numbers() -> None:
+    AlignClient("localhost:1", timeout=np.float32(2), max_in_flight=np.int64(3), max_message_bytes=np.int32(9)).close()  # type: ignore[arg-type]
+
+
 def test_the_target_comes_from_the_environment(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALIGND_TARGET", server.target)
     with AlignClient() as client:
