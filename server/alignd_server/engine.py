@@ -13,6 +13,7 @@ from alignd import wire
 from alignd.wire import MalformedRequestError
 from alignd_server import __version__
 from alignd_server.admission import Admission, Reservation
+from alignd_server.callers import Callers
 from alignd_server.device import Device, find_devices
 from alignd_server.errors import DeadlineExceededError, DeviceLostError, NotServedError, UnavailableError
 from alignd_server.jobs import Job, JobFuture, Outcome, Settled, Sink, finish, nobody
@@ -93,7 +94,7 @@ class Engine:
             for device in devices
             for queue in (*[self._light] * device.light_batches, self._heavy)
         ]
-        self._assistant = self._workers[0]  # of the light lane
+        self._callers = self._callers_of(devices[0])
         self._assisted_cells = min(ASSISTED_CELLS, self.limits.max_batch_cells)  # more would be heavy
         for op in operations:
             self.metrics.of(op.name).queue_depth.set(0)
@@ -211,9 +212,16 @@ class Engine:
         cost = operation.cost(request, self.devices[0])
         return Job(operation, request, operation.key(request), cost, reservation, sink, deadline)
 
+    def _callers_of(self, device: Device) -> Callers | None:
+        """None where a device of its own does the work."""
+        if device.pool is None:
+            return None
+        light, heavy = self._workers[:2]
+        return Callers(self._light, device, light.work_off, heavy.work_off)
+
     def _assisted(self, job: Job) -> bool:
         """Whether the calling thread has done it."""
-        return job.cost.cells <= self._assisted_cells and self._assistant.assist(job)
+        return self._callers is not None and job.cost.cells <= self._assisted_cells and self._callers.work_off(job)
 
     def _enqueue(self, job: Job) -> None:
         (self._heavy if self._batch_limits.heavy(job) else self._light).put(job)
@@ -267,8 +275,14 @@ class Engine:
             pipeline.close(timeout)
         for queue in (self._light, self._heavy):
             queue.close()
+
+        def rest() -> float | None:
+            return None if deadline is None else max(0.0, deadline - time.monotonic())
+
         for worker in self._workers:
-            worker.finish(None if deadline is None else max(0.0, deadline - time.monotonic()))
+            worker.join(rest())
+        if self._callers:
+            self._callers.finish(rest())
         for device in self.devices:
             if device.pool:
                 device.pool.shutdown(wait=not any(worker.is_alive() for worker in self._workers))

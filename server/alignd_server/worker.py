@@ -4,7 +4,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any, Final
+from typing import Any
 
 import structlog
 
@@ -16,9 +16,6 @@ from alignd_server.jobs import Job, finish
 from alignd_server.metrics import Metrics, OpMetrics
 from alignd_server.operation import Cost, Launch
 from alignd_server.queue import JobQueue
-
-ASSISTED_S: Final = 10.0
-"""Longer than a caller assists."""
 
 log = structlog.get_logger("alignd.worker")
 
@@ -41,38 +38,16 @@ class Worker(threading.Thread):
         self._metrics = metrics
         self._on_lost = on_lost
         self._alone = alone
-        self._assisted = threading.Lock()
         self._executions: dict[tuple[str, Hashable], Execution] = {}
 
     def run(self) -> None:
         while jobs := self._queue.take():
             self._metrics.of(jobs[0].operation.name).queue_depth.dec(len(jobs))
-            if not self._work_off(jobs):
+            if not self.work_off(jobs):
                 return
 
-    def assist(self, job: Job) -> bool:
-        """Do this thread's work for `job` on the calling one, if this one would only be woken for it. False if not."""
-        if not self._device.pool or not self._assisted.acquire(blocking=False):
-            return False  # a caller is at it already: what comes meanwhile shares a launch
-        try:
-            if not self._queue.idle():
-                return False
-            self._work_off([job])
-            return True
-        finally:
-            self._assisted.release()
-
-    def finish(self, timeout: float | None) -> None:
-        """Wait until the queue, which is closed, is worked off, and a caller who assists is done; at most `timeout`
-        seconds."""
-        begun = time.monotonic()
-        self.join(timeout)
-        rest = ASSISTED_S if timeout is None else timeout - (time.monotonic() - begun)
-        if self._assisted.acquire(timeout=min(max(rest, 0.0), ASSISTED_S)):
-            self._assisted.release()
-
-    def _work_off(self, jobs: list[Job]) -> bool:
-        """Whether the device is still there."""
+    def work_off(self, jobs: list[Job]) -> bool:
+        """Run them as one batch, on the calling thread. Whether the device is still there."""
         try:
             self._process(jobs)
         except DeviceLostError as error:

@@ -2,25 +2,18 @@
 
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field, replace
+from concurrent.futures import CancelledError, wait
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from alignd.wire import (
-    MAXIMUM_PATH,
-    OK,
-    DataType,
     ItemCode,
-    ItemStatus,
-    Timing,
 )
 from alignd_kernels.threads import WorkerPool
 from alignd_server import execution
-from alignd_server.device import Device
-from alignd_server.engine import ASSISTED_CELLS, Engine, EngineLimits
+from alignd_server.engine import Engine, EngineLimits
 from alignd_server.errors import (
     DeadlineExceededError,
     DeviceLostError,
@@ -28,126 +21,7 @@ from alignd_server.errors import (
     OverloadedError,
     UnavailableError,
 )
-from alignd_server.jobs import Settled
-from alignd_server.operation import Cost, Launch
-
-CPU = Device("fake:0", "fake", "fake", None, 1000, None)
-
-
-@dataclass(frozen=True)
-class Items:
-    """A request: what each item is, as a number."""
-
-    values: tuple[int, ...]
-
-    def __len__(self) -> int:
-        return len(self.values)
-
-
-@dataclass
-class Answers:
-    statuses: tuple[ItemStatus, ...]
-    values: tuple[int, ...]
-    timing: Timing = field(default_factory=Timing)
-
-
-class FakeOperation:
-    """Doubles numbers. 13 is poison, 99 needs more memory than there is, 66 kills the device, 1000 is heavy."""
-
-    name = "fake"
-    rpc = replace(MAXIMUM_PATH, name="Fake")
-
-    def __init__(self) -> None:
-        self.launches: list[list[tuple[int, ...]]] = []
-        self.threads: list[str] = []
-        self.gate = threading.Event()
-        self.gate.set()
-        self.running = threading.Semaphore(0)
-        self.largest_batch = 10**9
-
-    def example(self, data_type: DataType) -> Items:
-        return Items((1,))
-
-    def key(self, request: Items) -> Hashable:
-        return ("int", self.name)
-
-    def payload_bytes(self, request: Items) -> int:
-        return 8 * len(request)
-
-    def cost(self, request: Items, device: Device) -> Cost:
-        scratch = [2000 if value == 99 else 1 for value in request.values]
-        cells, nbytes = request.values, 8 * len(request)
-        return Cost(len(request), sum(cells), nbytes, sum(scratch), max(scratch))
-
-    def run(self, requests: Sequence[Items], device: Device, *, alone: bool) -> Launch[Answers]:
-        self.running.release()
-        if not alone:
-            assert self.gate.wait(30)
-        values = [request.values for request in requests]
-        self.launches.append(values)
-        self.threads.append(threading.current_thread().name)
-        flat = [value for request in values for value in request]
-        if 66 in flat:
-            raise RuntimeError("CUDA error: an illegal memory access was encountered")
-        if 13 in flat:
-            raise ValueError("poison")
-        if len(flat) > self.largest_batch:
-            raise MemoryError("does not fit")
-        return Launch([Answers((OK,) * len(request), tuple(2 * v for v in request)) for request in values], 5)
-
-    def take(self, request: Items, start: int, stop: int) -> Items:
-        return Items(request.values[start:stop])
-
-    def join(self, replies: Sequence[Answers]) -> Answers:
-        return Answers(
-            tuple(status for reply in replies for status in reply.statuses),
-            tuple(value for reply in replies for value in reply.values),
-        )
-
-    def fail(self, request: Items, status: ItemStatus) -> Answers:
-        return Answers((status,) * len(request), (0,) * len(request))
-
-
-@pytest.fixture
-def operation() -> FakeOperation:
-    return FakeOperation()
-
-
-@pytest.fixture
-def make(operation: FakeOperation) -> Iterator[Callable[..., Engine]]:
-    engines: list[Engine] = []
-
-    def build(devices: Sequence[Device] = (CPU,), **limits: Any) -> Engine:
-        engine = Engine(devices, [operation], EngineLimits(**{"max_batch_cells": 999, **limits}))
-        engines.append(engine)
-        return engine
-
-    yield build
-    operation.gate.set()
-    for engine in engines:
-        engine.close(10)
-
-
-def ask(engine: Engine, *values: int, timeout: float | None = None) -> "Future[Answers]":
-    return engine.submit("Fake", Items(values), timeout)
-
-
-def answer(engine: Engine, *values: int, timeout: float | None = None) -> Answers:
-    """As a caller who has nothing else to do."""
-    answers: Answers = engine.submit("Fake", Items(values), timeout, waits=True).result(10)
-    return answers
-
-
-def hold(engine: Engine, operation: FakeOperation) -> "Future[Answers]":
-    """Keep the light lane busy until the gate opens."""
-    operation.gate.clear()
-    future = ask(engine, 1)
-    assert operation.running.acquire(timeout=10)
-    return future
-
-
-def codes(reply: Answers) -> list[ItemCode]:
-    return [status.code for status in reply.statuses]
+from support.fake_engine import CPU, FakeOperation, Items, ask, codes, hold
 
 
 def test_what_waits_behind_a_busy_worker_goes_in_one_launch(make: Any, operation: FakeOperation) -> None:
@@ -385,80 +259,6 @@ def test_timing_covers_queue_and_kernel(make: Any, operation: FakeOperation) -> 
     timing = waiting.result(10).timing
     assert 50e6 <= timing.queue_ns <= timing.total_ns
     assert timing.kernel_ns == 5
-
-
-POOLED = replace(CPU, pool=WorkerPool(1))
-
-
-def by_caller(operation: FakeOperation) -> list[bool]:
-    return [not name.startswith("alignd-") for name in operation.threads]
-
-
-def test_whoever_waits_does_short_work_itself(make: Any, operation: FakeOperation) -> None:
-    engine = make(devices=(POOLED,))
-    answers = [answer(engine, value).values for value in range(1, 10) for _ in range(20)]
-    assert answers == [(2 * value,) for value in range(1, 10) for _ in range(20)]
-    assert any(by_caller(operation))  # unless the worker was faster, each time
-    assert engine.admission.items == engine.admission.nbytes == 0
-    assert engine.metrics.registry.get_sample_value("alignd_queue_depth", {"op": "fake"}) == 0
-
-
-def test_what_was_done_on_the_spot_is_a_future_that_is_done(make: Any, operation: FakeOperation) -> None:
-    engine = make(devices=(POOLED,))
-    told: list[Any] = []
-
-    def assisted() -> Any:
-        outcome = engine.submit("Fake", Items((4,)), waits=True)
-        return outcome if isinstance(outcome, Settled) else None
-
-    found = [outcome for outcome in (assisted() for _ in range(100)) if outcome]
-    assert found  # unless the worker was not idle yet, each time
-    assert found[0].done()
-    assert not found[0].cancel()
-    found[0].add_done_callback(told.append)
-    assert told == found[:1]
-    assert found[0].result(0).values == (8,)
-
-
-def test_what_could_not_be_interrupted_is_left_to_the_worker(make: Any, operation: FakeOperation) -> None:
-    engine = make(devices=(POOLED,), max_batch_cells=1 << 40)
-    for _ in range(20):
-        assert answer(engine, 3, timeout=10).values == (6,)
-        long = ASSISTED_CELLS + 1
-        assert answer(engine, long).values == (2 * long,)
-    assert not any(by_caller(operation))
-    gpu = make(devices=(CPU,))
-    assert [answer(gpu, 3).values for _ in range(20)] == [(6,)] * 20
-    assert not any(by_caller(operation))
-
-
-def test_behind_a_busy_worker_the_caller_waits(make: Any, operation: FakeOperation) -> None:
-    engine = make(devices=(POOLED,))
-    first = hold(engine, operation)
-    threading.Timer(0.2, operation.gate.set).start()
-    assert answer(engine, 4).values == (8,)
-    assert first.result(10).values == (2,)
-    assert not any(by_caller(operation))
-
-
-def test_errors_of_work_that_the_caller_does(make: Any, operation: FakeOperation) -> None:
-    engine = make(devices=(POOLED,))
-    for _ in range(20):
-        assert codes(answer(engine, 13)) == [ItemCode.INTERNAL]
-    with pytest.raises(DeviceLostError):
-        answer(engine, 66)
-    assert not engine.healthy
-
-
-def test_many_callers_that_do_their_work_themselves(make: Any, operation: FakeOperation) -> None:
-    engine = make(devices=(POOLED,))
-
-    def caller(number: int) -> bool:
-        return all(answer(engine, number + i).values == (2 * (number + i),) for i in range(200))
-
-    with ThreadPoolExecutor(8) as pool:
-        assert all(pool.map(caller, range(100, 900, 100)))
-    assert engine.admission.items == engine.admission.nbytes == 0
 
 
 def test_scratch_that_threads_use_again_does_not_cut_batches(operation: FakeOperation) -> None:
