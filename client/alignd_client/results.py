@@ -104,6 +104,20 @@ class CtcAlignment:
     targets: npt.NDArray[np.int32] = field(repr=False)
     blank: int = field(repr=False)
 
+    def __init__(
+        self,
+        durations: Array,
+        path: Array,
+        frame_scores: Array,
+        score: float,
+        status: ItemStatus,
+        targets: npt.NDArray[np.int32],
+        blank: int,
+    ) -> None:
+        values = self.__dict__  # as for `Alignment`
+        values["durations"], values["path"], values["frame_scores"] = durations, path, frame_scores
+        values["score"], values["status"], values["targets"], values["blank"] = score, status, targets, blank
+
     @cached_property
     def labels(self) -> Array:
         """int32 [T], the vocabulary id of each frame, blanks included; -1 in a wildcard's frames."""
