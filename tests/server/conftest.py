@@ -8,7 +8,7 @@ import pytest
 
 from alignd_server.device import Device
 from alignd_server.engine import Engine, EngineLimits
-from support.fake_engine import CPU, FakeOperation
+from support.fake_operation import CPU, FakeOperation
 from support.server_process import GatedServer
 
 

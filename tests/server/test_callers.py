@@ -12,7 +12,7 @@ from alignd_kernels.threads import WorkerPool
 from alignd_server.engine import ASSISTED_CELLS, Engine
 from alignd_server.errors import DeviceLostError
 from alignd_server.jobs import Settled
-from support.fake_engine import CPU, Answers, FakeOperation, Items, answer, codes, hold
+from support.fake_operation import CPU, Answers, FakeOperation, Items, answer, codes, hold
 
 POOLED = replace(CPU, pool=WorkerPool(1))
 

@@ -21,7 +21,7 @@ from alignd_server.errors import (
     OverloadedError,
     UnavailableError,
 )
-from support.fake_engine import CPU, FakeOperation, Items, ask, codes, hold
+from support.fake_operation import CPU, FakeOperation, Items, ask, codes, hold
 
 
 def test_what_waits_behind_a_busy_worker_goes_in_one_launch(make: Any, operation: FakeOperation) -> None:

@@ -1,117 +1,113 @@
-"""An engine's operation that misbehaves as kernels and devices can, and callers of it."""
+"""`alignd_server.engine` and `.errors` in small: the client's tests of its in-process door need no server package."""
 
+import sys
 import threading
-from collections.abc import Hashable, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+import time
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
-from alignd.wire import MAXIMUM_PATH, OK, DataType, ItemCode, ItemStatus, Timing
-from alignd_server.device import Device
-from alignd_server.engine import Engine
-from alignd_server.operation import Cost, Launch
+import pytest
 
-CPU = Device("fake:0", "fake", "fake", None, 1000, None)
-
-
-@dataclass(frozen=True)
-class Items:
-    """A request: what each item is, as a number."""
-
-    values: tuple[int, ...]
-
-    def __len__(self) -> int:
-        return len(self.values)
+from alignd import wire
+from support import reference_answers
 
 
-@dataclass
-class Answers:
-    statuses: tuple[ItemStatus, ...]
-    values: tuple[int, ...]
-    timing: Timing = field(default_factory=Timing)
+class EngineError(Exception):
+    pass
 
 
-class FakeOperation:
-    """Doubles numbers. 13 is poison, 99 needs more memory than there is, 66 kills the device, 1000 is heavy."""
+class OverloadedError(EngineError):
+    def __init__(self, message: str, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
-    name = "fake"
-    rpc = replace(MAXIMUM_PATH, name="Fake")
 
-    def __init__(self) -> None:
-        self.launches: list[list[tuple[int, ...]]] = []
-        self.threads: list[str] = []
-        self.alone: list[bool] = []
-        self.gate = threading.Event()
+class DeadlineExceededError(EngineError):
+    pass
+
+
+class UnavailableError(EngineError):
+    pass
+
+
+class DeviceLostError(UnavailableError):
+    pass
+
+
+class NotServedError(EngineError):
+    pass
+
+
+class FakeEngine:
+    """Answers through the reference, on one thread; `faults` are raised first, one a request."""
+
+    def __init__(self, device: str, threads: int | None) -> None:
+        self.device = device
+        self.threads = threads
+        self.healthy = True
+        self.faults: deque[Exception] = deque()
+        self.submitted: list[str] = []
+        self.requests: list[Any] = []
+        self.waited: list[bool] = []
+        self.gate = threading.Event()  # answers wait for it
         self.gate.set()
-        self.running = threading.Semaphore(0)
-        self.largest_batch = 10**9
-        self.meet(1)
+        self.delay_s = 0.0
+        self.answered = 0
+        self.closed = threading.Event()
+        self._pool = ThreadPoolExecutor(1)
 
-    def meet(self, launches: int) -> None:
-        """From now on no launch ends before so many are under way."""
-        self.met = threading.Barrier(launches, timeout=10)
+    def info(self) -> wire.ServerInfo:
+        return reference_answers.server_info()
 
-    def example(self, data_type: DataType) -> Items:
-        return Items((1,))
+    def submit(self, name: str, request: Any, timeout: float | None = None, *, waits: bool = False) -> "Future[Any]":
+        self.submitted.append(name)
+        self.requests.append(request)
+        self.waited.append(waits)
+        fault = self.faults.popleft() if self.faults else None
+        if isinstance(fault, OverloadedError):  # refused at the door; others come out of the future
+            raise fault
+        return self._pool.submit(self._answer, name, request, fault)
 
-    def key(self, request: Items) -> Hashable:
-        return ("int", self.name)
+    def _answer(self, name: str, request: Any, fault: Exception | None) -> Any:
+        assert self.gate.wait(30)
+        time.sleep(self.delay_s)
+        self.answered += 1
+        if fault is not None:
+            raise fault
+        rpc = reference_answers.RPCS[name]
+        # The engine takes what the wire can say: an array of another type or a bad length must not pass here either.
+        request = rpc.decode_request(rpc.encode_request(request))
+        return reference_answers.ANSWERS[name](request)
 
-    def payload_bytes(self, request: Items) -> int:
-        return 8 * len(request)
-
-    def cost(self, request: Items, device: Device) -> Cost:
-        scratch = [2000 if value == 99 else 1 for value in request.values]
-        cells, nbytes = request.values, 8 * len(request)
-        return Cost(len(request), sum(cells), nbytes, sum(scratch), max(scratch))
-
-    def run(self, requests: Sequence[Items], device: Device, *, alone: bool) -> Launch[Answers]:
-        self.running.release()
-        if not alone:
-            assert self.gate.wait(30)
-        self.met.wait()
-        values = [request.values for request in requests]
-        self.launches.append(values)
-        self.alone.append(alone)
-        self.threads.append(threading.current_thread().name)
-        flat = [value for request in values for value in request]
-        if 66 in flat:
-            raise RuntimeError("CUDA error: an illegal memory access was encountered")
-        if 13 in flat:
-            raise ValueError("poison")
-        if len(flat) > self.largest_batch:
-            raise MemoryError("does not fit")
-        return Launch([Answers((OK,) * len(request), tuple(2 * v for v in request)) for request in values], 5)
-
-    def take(self, request: Items, start: int, stop: int) -> Items:
-        return Items(request.values[start:stop])
-
-    def join(self, replies: Sequence[Answers]) -> Answers:
-        return Answers(
-            tuple(status for reply in replies for status in reply.statuses),
-            tuple(value for reply in replies for value in reply.values),
-        )
-
-    def fail(self, request: Items, status: ItemStatus) -> Answers:
-        return Answers((status,) * len(request), (0,) * len(request))
+    def close(self) -> None:
+        self.closed.set()
+        self._pool.shutdown()
 
 
-def ask(engine: Engine, *values: int, timeout: float | None = None) -> "Future[Answers]":
-    return engine.submit("Fake", Items(values), timeout)
+def install(monkeypatch: pytest.MonkeyPatch) -> list[FakeEngine]:
+    """Puts the fakes in the server's place. Returns the list of engines that will have been made."""
+    made: list[FakeEngine] = []
 
+    def create_engine(device: str = "auto", *, threads: int | None = None, limits: Any = None) -> FakeEngine:
+        made.append(FakeEngine(device, threads))
+        return made[-1]
 
-def answer(engine: Engine, *values: int, timeout: float | None = None) -> Answers:
-    """As a caller who has nothing else to do."""
-    answers: Answers = engine.submit("Fake", Items(values), timeout, waits=True).result(10)
-    return answers
-
-
-def hold(engine: Engine, operation: FakeOperation) -> "Future[Answers]":
-    """Keep the light lane busy until the gate opens."""
-    operation.gate.clear()
-    future = ask(engine, 1)
-    assert operation.running.acquire(timeout=10)
-    return future
-
-
-def codes(reply: Answers) -> list[ItemCode]:
-    return [status.code for status in reply.statuses]
+    package, engine, errors = (ModuleType(f"alignd_server{name}") for name in ("", ".engine", ".errors"))
+    engine.create_engine = create_engine  # type: ignore[attr-defined]
+    engine.EngineLimits = SimpleNamespace  # type: ignore[attr-defined]
+    for error in (
+        EngineError,
+        OverloadedError,
+        DeadlineExceededError,
+        UnavailableError,
+        DeviceLostError,
+        NotServedError,
+    ):
+        setattr(errors, error.__name__, error)
+    package.__path__ = []
+    package.errors, package.engine = errors, engine  # type: ignore[attr-defined]
+    for module in (package, engine, errors):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    return made
