@@ -1,7 +1,6 @@
 # mypy: allow-untyped-calls
 """A batch of attention maps as the GPU kernels take it."""
 
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -14,6 +13,7 @@ from alignd_kernels.attention.gpu_item import FRAMES_PER_BLOCK, MAX_STEPS, PADDI
 from alignd_kernels.dtypes import DType
 from alignd_kernels.gpu_batch import OnDevice
 from alignd_kernels.gpu_common import TORCH_DTYPES, staged, to_device, with_end
+from alignd_kernels.gpu_table import each, padded_table, same
 from alignd_kernels.mas import gpu as mas
 from alignd_kernels.mas.batch import MasBatch
 from alignd_kernels.mas.gpu_item import MAX_PITCH
@@ -165,9 +165,8 @@ def padded(attention: torch.Tensor, tokens: torch.Tensor, frames: torch.Tensor, 
         attention = attention.contiguous()
     device = attention.device
     sizes = Sizes(*map(int, sizes_of(H, S, T, mode, log)))
-    stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
-    fresh = device.type == "cuda" and torch.cuda.is_current_stream_capturing()  # a graph must own what it reads
-    table = (_padded_table.__wrapped__ if fresh else _padded_table)(B, attention.stride()[:3], sizes, device, stream)
+    strides = attention.stride()
+    table = padded_table(device, B, (*each(strides[0]), *same(*strides[1:3]), *each(*sizes)))
 
     def search(logarithms: torch.Tensor | None) -> mas.Launch:
         if logarithms is not None:
@@ -188,14 +187,3 @@ def padded(attention: torch.Tensor, tokens: torch.Tensor, frames: torch.Tensor, 
         Sizes(*(B * size for size in sizes)),
         search,
     )
-
-
-@functools.lru_cache(maxsize=64)
-def _padded_table(
-    B: int, strides: tuple[int, int, int], sizes: Sizes, device: torch.device, stream: int
-) -> torch.Tensor:
-    """The table of a padded batch of B items, made on the device: a dozen launches, so it is kept for the next one.
-    `stream` is part of the key, as its makers run there."""
-    item = torch.arange(B + 1, dtype=torch.int64, device=device)
-    same = [torch.full_like(item, stride) for stride in strides[1:]]
-    return torch.stack([item * strides[0], *same, *(item * size for size in sizes)])

@@ -29,6 +29,7 @@ from alignd_kernels.gpu_common import (
     to_host,
     with_end,
 )
+from alignd_kernels.gpu_table import each, kept, padded_table, same
 from alignd_kernels.ragged import Int64Array, offsets_of
 
 FUSED_CHUNKS: Final = 16
@@ -307,22 +308,19 @@ def launch(
     border_words = (strips - 1) * T
     with current(device):
         labels, target_words = in_words(targets)
-        stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
-        fresh = device.type == "cuda" and torch.cuda.is_current_stream_capturing()  # a graph must own what it reads
-        item_strides = (log_probs.stride(0), labels.stride(0), L, words, border_words, strips, T)
-        same = (V, log_probs.stride(1), blank)
-        star = None if math.isnan(star_score) else star_score  # NaN is not equal to itself
-        table, star_scores = (_padded_table.__wrapped__ if fresh else _padded_table)(
-            B, item_strides, same, star, device, stream
+        rows = (
+            *(*each(log_probs.stride(0)), *same(V, log_probs.stride(1)), *each(labels.stride(0)), *same(int(blank))),
+            *each(L, words, border_words, strips, T),
         )
+        star = None if math.isnan(star_score) else float(star_score)  # NaN is not equal to itself
         return _Launch(
             log_probs,
             labels,
             target_words,
             target_lengths.contiguous(),
             frames.contiguous(),
-            table,
-            star_scores,
+            padded_table(device, B, rows),
+            padded_stars(device, B, star),
             star is None,
             *outputs,
             strips,
@@ -345,19 +343,7 @@ def in_words(targets: torch.Tensor) -> tuple[torch.Tensor, int]:
     return targets.view(torch.int32), 2
 
 
-@functools.lru_cache(maxsize=64)
-def _padded_table(
-    B: int,
-    item_strides: tuple[int, ...],
-    same: tuple[int, ...],
-    star_score: float | None,
-    device: torch.device,
-    stream: int,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The table and star scores of a padded batch of B items, made on the device: two dozen launches, so they are kept
-    for the next one. `stream` is part of the key, as their makers run there."""
-    item = torch.arange(B + 1, dtype=torch.int64, device=device)
-    log_probs, targets, *starts = (item * stride for stride in item_strides)
-    columns, pitch, blank = (torch.full_like(item, value) for value in same)
-    stars = torch.full((B,), STAR_MAX if star_score is None else star_score, dtype=torch.float32, device=device)
-    return torch.stack([log_probs, columns, pitch, targets, blank, *starts]), stars
+@kept
+def padded_stars(device: torch.device, B: int, star_score: float | None) -> torch.Tensor:
+    """float32 [B]; None for the frame's largest label."""
+    return torch.full((B,), STAR_MAX if star_score is None else star_score, dtype=torch.float32, device=device)

@@ -1,7 +1,6 @@
 # mypy: allow-untyped-calls
 """A batch of CTC lattices as the GPU kernels of sums take it."""
 
-import functools
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -9,8 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from alignd_kernels.ctc.batch import STAR_MAX, CtcBatch
-from alignd_kernels.ctc.gpu import in_words
+from alignd_kernels.ctc.batch import CtcBatch
+from alignd_kernels.ctc.gpu import in_words, padded_stars
 from alignd_kernels.gpu_batch import OnDevice
 from alignd_kernels.gpu_common import (
     TORCH_DTYPES,
@@ -18,6 +17,7 @@ from alignd_kernels.gpu_common import (
     to_device,
     with_end,
 )
+from alignd_kernels.gpu_table import each, padded_table, same
 from alignd_kernels.ragged import offsets_of
 
 
@@ -146,21 +146,19 @@ def padded(
     strips = strips_of(L)
     cells, border_words, columns = strips * (T + 32) * 64, (strips - 1) * (T + 1), 2 * L + 1 if states else V
     labels, target_words = in_words(targets)
-    stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
-    fresh = device.type == "cuda" and torch.cuda.is_current_stream_capturing()  # a graph must own what it reads
-    make = _padded_table.__wrapped__ if fresh else _padded_table
-    item_strides = (log_probs.stride(0), labels.stride(0), L, cells, border_words, strips, T, T * columns)
-    same = (V, log_probs.stride(1), int(blank), columns)
+    rows = (
+        *(*each(log_probs.stride(0)), *same(V, log_probs.stride(1)), *each(labels.stride(0)), *same(int(blank))),
+        *(*each(L, cells, border_words, strips, T, T * columns), *same(columns)),
+    )
     star = None if math.isnan(star_score) else float(star_score)  # NaN is not equal to itself
-    table, star_scores = make(B, item_strides, same, star, device, stream)
     return DeviceBatch(
         log_probs,
         labels,
         target_words,
         target_lengths.contiguous(),
         frames.contiguous(),
-        table,
-        star_scores,
+        padded_table(device, B, rows),
+        padded_stars(device, B, star),
         star is None,
         strips,
         T,
@@ -170,21 +168,3 @@ def padded(
         B * T,
         B * T * columns,
     )
-
-
-@functools.lru_cache(maxsize=64)
-def _padded_table(
-    B: int,
-    item_strides: tuple[int, ...],
-    same: tuple[int, ...],
-    star_score: float | None,
-    device: torch.device,
-    stream: int,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The table and star scores of a padded batch of B items, made on the device: two dozen launches, so they are kept
-    for the next one. `stream` is part of the key, as their makers run there."""
-    item = torch.arange(B + 1, dtype=torch.int64, device=device)
-    log_probs, targets, *starts = (item * stride for stride in item_strides)
-    vocabulary, pitch, blank, columns = (torch.full_like(item, value) for value in same)
-    stars = torch.full((B,), STAR_MAX if star_score is None else star_score, dtype=torch.float32, device=device)
-    return torch.stack([log_probs, vocabulary, pitch, targets, blank, *starts, columns]), stars

@@ -1,6 +1,5 @@
 """Monotonic alignment search on a GPU. Imported only where one is used (or Triton's interpreter): it needs torch."""
 
-import functools
 from collections.abc import Iterable
 from contextlib import nullcontext
 from typing import Any, Final, NamedTuple
@@ -23,6 +22,7 @@ from alignd_kernels.gpu_common import (
     to_host,
     with_end,
 )
+from alignd_kernels.gpu_table import each, padded_table, same
 from alignd_kernels.mas import gpu_forward, gpu_trace
 from alignd_kernels.mas.batch import MasBatch, MasResult, row_major
 from alignd_kernels.mas.gpu_forward import mas_forward_kernel
@@ -232,12 +232,8 @@ def padded(value: torch.Tensor, tokens: torch.Tensor, frames: torch.Tensor) -> L
     # The lengths are unknown here: what is enough for any S' ≤ S, T' ≤ T.
     strips = max(1, -(-S // width))
     words = strips * width * ((T + width + 30) // 32 + 1)
-    stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
-    fresh = device.type == "cuda" and torch.cuda.is_current_stream_capturing()  # a graph must own what it reads
     sizes = (S, words, (strips - 1) * T, strips, T)
-    table = (_padded_table.__wrapped__ if fresh else _padded_table)(
-        B, value.stride(0), value.stride(1), sizes, device, stream
-    )
+    table = padded_table(device, B, (*each(value.stride(0)), *same(value.stride(1)), *each(*sizes)))
     return Launch(
         value,
         tokens.contiguous(),
@@ -251,13 +247,3 @@ def padded(value: torch.Tensor, tokens: torch.Tensor, frames: torch.Tensor) -> L
         B * words,
         B * (strips - 1) * T,
     )
-
-
-@functools.lru_cache(maxsize=64)
-def _padded_table(
-    B: int, item_stride: int, pitch: int, sizes: tuple[int, ...], device: torch.device, stream: int
-) -> torch.Tensor:
-    """The table of a padded batch of B items, made on the device: a dozen launches, so it is kept for the next one.
-    `stream` is part of the key, as its makers run there."""
-    item = torch.arange(B + 1, dtype=torch.int64, device=device)
-    return torch.stack([item * item_stride, torch.full_like(item, pitch), *(item * size for size in sizes)])

@@ -1,7 +1,6 @@
 # mypy: allow-untyped-calls
 """Batches of soft monotonic alignment on a GPU, as the kernels take them: copied from the host, or padded tensors."""
 
-import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 from alignd_kernels.dtypes import DType
 from alignd_kernels.gpu_batch import OnDevice
 from alignd_kernels.gpu_common import DTYPES, TORCH_DTYPES, staged, to_device, with_end
+from alignd_kernels.gpu_table import each, padded_table, same
 from alignd_kernels.mas.batch import MasBatch
 from alignd_kernels.mas.gpu_item import MAX_PITCH
 from alignd_kernels.mas.gpu_sum_item import FRAMES_PER_CHUNK
@@ -100,10 +100,8 @@ def padded(value: torch.Tensor, tokens: torch.Tensor, frames: torch.Tensor) -> D
     # The lengths are unknown here: what is enough for any S' ≤ S, T' ≤ T.
     widest = max(1, strips_of(S))
     sizes = (S, T, widest * shares_of(1, T, DTYPES[value.dtype]), (widest - 1) * T, widest, S * T)
-    stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
-    fresh = device.type == "cuda" and torch.cuda.is_current_stream_capturing()  # a graph must own what it reads
-    make = _padded_table.__wrapped__ if fresh else _padded_table
-    table = make(B, value.stride(0), pitch, sizes, S if frames_first else T, device, stream)
+    rows = (*each(value.stride(0)), *same(pitch), *each(*sizes), *same(S if frames_first else T))
+    table = padded_table(device, B, rows)
     return DeviceBatch(
         value,
         tokens.contiguous(),
@@ -113,20 +111,3 @@ def padded(value: torch.Tensor, tokens: torch.Tensor, frames: torch.Tensor) -> D
         widest,
         *(B * size for size in sizes[2:]),
     )
-
-
-@functools.lru_cache(maxsize=64)
-def _padded_table(
-    B: int,
-    item_stride: int,
-    pitch: int,
-    sizes: tuple[int, ...],
-    found_pitch: int,
-    device: torch.device,
-    stream: int,
-) -> torch.Tensor:
-    """The table of a padded batch of B items, made on the device: a dozen launches, so it is kept for the next one.
-    `stream` is part of the key, as its makers run there."""
-    item = torch.arange(B + 1, dtype=torch.int64, device=device)
-    begins = (item * size for size in sizes)
-    return torch.stack([item * item_stride, torch.full_like(item, pitch), *begins, torch.full_like(item, found_pitch)])

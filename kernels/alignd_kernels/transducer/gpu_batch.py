@@ -1,7 +1,6 @@
 # mypy: allow-untyped-calls
 """A batch of transducer lattices as the GPU kernels take it, and the launch that reads its arcs."""
 
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -17,6 +16,7 @@ from alignd_kernels.gpu_common import (
     to_device,
     with_end,
 )
+from alignd_kernels.gpu_table import Row, each, padded_table, same
 from alignd_kernels.ragged import offsets_of
 from alignd_kernels.transducer import gpu_arcs
 from alignd_kernels.transducer.batch import TransducerBatch
@@ -158,10 +158,13 @@ def padded(
         raise ValueError("columns must be contiguous")
     U, skew, device = nodes - 1, 0 if modified else 1, log_probs.device
     sizes = sizes_of(T, U, skew)
-    stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
-    fresh = device.type == "cuda" and torch.cuda.is_current_stream_capturing()  # a graph must own what it reads
-    make = _padded_table.__wrapped__ if fresh else _padded_table
-    table = make(B, T, U, V, log_probs.stride()[:3], int(blank), sizes, device, stream)
+    item_stride, *strides = log_probs.stride()[:3]
+    cells, *others = sizes
+    rows = (
+        *(*each(item_stride), *same(*strides, int(blank), V), *each(U, T * nodes), *same(nodes)),
+        *(*each(U, T), Row(cells, PADDING), *each(*others)),
+    )
+    table = padded_table(device, B, rows)
     return DeviceBatch(
         log_probs,
         narrowed(targets, V).contiguous(),
@@ -256,24 +259,3 @@ def narrowed(targets: torch.Tensor, vocabulary: int) -> torch.Tensor:
     if targets.dtype == torch.int64:
         targets = targets.clamp(-1, vocabulary)
     return targets.to(torch.int32)
-
-
-@functools.lru_cache(maxsize=64)
-def _padded_table(
-    B: int,
-    T: int,
-    U: int,
-    V: int,
-    strides: tuple[int, int, int],
-    blank: int,
-    sizes: tuple[int, ...],
-    device: torch.device,
-    stream: int,
-) -> torch.Tensor:
-    """The table of a padded batch of B items, made on the device: a dozen launches, so it is kept for the next one.
-    `stream` is part of the key, as its makers run there."""
-    item = torch.arange(B + 1, dtype=torch.int64, device=device)
-    same = [torch.full_like(item, value) for value in (*strides[1:], blank, V)]
-    cells, *others = (item * size for size in sizes)
-    nodes = [item * (T * (U + 1)), torch.full_like(item, U + 1)]
-    return torch.stack([item * strides[0], *same, item * U, *nodes, item * U, item * T, cells + PADDING, *others])
