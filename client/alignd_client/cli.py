@@ -112,8 +112,9 @@ def _described(info: ServerInfo) -> str:
         about = f"{model.language}, {model.sample_rate} Hz, {model.frame_seconds * 1000:g} ms frames, {model.license}"
         lines.append(f"model       {model.name} ({about})")
     limits = info.limits
-    lines.append(f"limits      {limits.max_message_bytes} bytes a message, {limits.max_batch_cells} cells a batch,")
-    lines.append(f"            a queue of {limits.max_queue_items} items and {limits.max_queue_bytes} bytes")
+    lines.append(f"limits      {limits.max_message_bytes} bytes a message, {limits.max_batch_cells} cells a batch")
+    if limits.max_queue_bytes < sys.maxsize:  # in process, what waits lies in the caller's own memory
+        lines.append(f"            a queue of {limits.max_queue_items} items and {limits.max_queue_bytes} bytes")
     return "\n".join(lines)
 
 

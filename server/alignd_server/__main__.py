@@ -4,11 +4,14 @@ import asyncio
 import os
 import sys
 
+import structlog
 from pydantic import ValidationError
 from pydantic_settings import CliApp, SettingsError
 
 from alignd_server import __version__, logs, malloc
-from alignd_server.settings import Settings
+from alignd_server.settings import Settings, unknown_variables
+
+log = structlog.get_logger("alignd.server")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -25,6 +28,8 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.write(f"alignd-server: {_sentence(error)}\n")
         return 2
     logs.configure(settings.log_level, settings.log_format)
+    for name, meant in unknown_variables(os.environ).items():
+        log.warning("no such setting", variable=name, **({"meant": meant} if meant else {}))
     try:
         return asyncio.run(_run(settings))
     except (OSError, ValueError, ImportError) as error:

@@ -1,6 +1,8 @@
 """Every setting of the server, from flags, `ALIGND_…` variables and defaults, in this order."""
 
 import ipaddress
+from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -12,6 +14,9 @@ Positive = Annotated[int, Field(gt=0)]
 NotNegative = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(ge=0)]
 PositiveSeconds = Annotated[float, Field(gt=0)]
+
+OTHER_VARIABLES = ("ALIGND_TARGET", "ALIGND_CACHE_DIR")
+"""Of the client and of the kernels."""
 
 OFF = "off"
 """Instead of an address. The empty string stands for a setting's default everywhere."""
@@ -97,3 +102,18 @@ def is_loopback(address: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def unknown_variables(environment: Mapping[str, str]) -> dict[str, str]:
+    """Variables that look like settings and are none, each with the setting's that is meant, or ""."""
+    prefix = "ALIGND_"
+    known = [
+        *(name.upper() for name in Settings.model_fields),
+        *(name.removeprefix(prefix) for name in OTHER_VARIABLES),
+    ]
+    found = {name: name.upper().removeprefix(prefix) for name in environment if name.upper().startswith(prefix)}
+    return {
+        name: "".join(prefix + match for match in get_close_matches(bare, known, 1))
+        for name, bare in found.items()
+        if bare not in known
+    }

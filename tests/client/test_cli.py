@@ -84,8 +84,23 @@ def test_health(server: FakeServer, capsys: pytest.CaptureFixture[str], health: 
 def test_info(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info", "--server", server.target]) == 0
     printed = capsys.readouterr().out
-    for words in ("0.0.0", "cpu (a patient one, reference)", "MaximumPath", "even (en, 16000 Hz, 20 ms", "67108864"):
+    for words in (
+        "0.0.0",
+        "cpu (a patient one, reference)",
+        "MaximumPath",
+        "even (en, 16000 Hz, 20 ms",
+        "67108864",
+        "a queue of ",
+    ):
         assert words in printed
+
+
+def test_info_of_the_engine_in_process(capsys: pytest.CaptureFixture[str]) -> None:
+    """What waits there lies in the caller's own memory: no queue bounds it."""
+    assert main(["info", "--local"]) == 0
+    printed = capsys.readouterr().out
+    assert "cells a batch" in printed
+    assert "queue" not in printed
 
 
 def one_sentence(capsys: pytest.CaptureFixture[str]) -> str:

@@ -224,6 +224,7 @@ def test_every_setting_has_its_variable(monkeypatch: pytest.MonkeyPatch, name: s
 def public_server() -> Iterator[ServerProcess]:
     """Set up by variables, as containers are; one of them overruled by a flag."""
     environment = {"ALIGND_MAX_MESSAGE_BYTES": "1234567", "ALIGND_MAX_QUEUE_ITEMS": "77", "ALIGND_AUDIO": "off"}
+    environment |= {"ALIGND_QUEUE_BYTES": "5", "ALIGND_XYZ": "", "ALIGND_TARGET": "localhost:1"}
     flags = ["--listen", "0.0.0.0:0", "--max-queue-items", "88", "--device", "auto"]
     with ServerProcess(*flags, environment=environment) as process:
         yield process
@@ -236,10 +237,18 @@ def test_variables_reach_the_server_and_flags_overrule_them(public_server: Serve
 
 
 def test_a_public_address_is_warned_of(public_server: ServerProcess, server: ServerProcess) -> None:
-    (warning,) = (event for event in public_server.events() if event["level"] == "warning")
+    (warning,) = (event for event in public_server.events() if "address" in event and event["level"] == "warning")
     assert warning["address"] == "0.0.0.0:0"
     assert "without encryption or authentication" in str(warning["event"])
     assert not [event for event in server.events() if event["level"] == "warning"]
+
+
+def test_variables_that_are_no_settings_are_warned_of(public_server: ServerProcess) -> None:
+    warned = [event for event in public_server.events() if event["event"] == "no such setting"]
+    assert [(event["level"], event["variable"], event.get("meant")) for event in warned] == [
+        ("warning", "ALIGND_QUEUE_BYTES", "ALIGND_MAX_QUEUE_BYTES"),
+        ("warning", "ALIGND_XYZ", None),
+    ]
 
 
 def test_the_auto_device_is_told(public_server: ServerProcess) -> None:

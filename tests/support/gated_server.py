@@ -16,7 +16,7 @@ from alignd_server.operation import Launch
 from alignd_server.operations import CtcOperation
 from support.workloads import HELD, PAUSED
 
-GATE: Final = "ALIGND_TEST_GATE"
+GATE: Final = "TEST_GATE_OF_ALIGND"
 """Variable with the path of a file: the gate is closed while it exists."""
 
 PAUSE_S: Final = 0.05

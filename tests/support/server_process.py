@@ -100,7 +100,7 @@ class GatedServer(ServerProcess):
         self._folder = tempfile.TemporaryDirectory()
         self._gate = Path(self._folder.name, "closed")
         path = os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH")]))
-        environment = {"ALIGND_TEST_GATE": str(self._gate), "PYTHONPATH": path}
+        environment = {"TEST_GATE_OF_ALIGND": str(self._gate), "PYTHONPATH": path}
         super().__init__(*flags, environment=environment, entry=(sys.executable, "-m", "support.gated_server"))
 
     def close_gate(self) -> None:
