@@ -4,6 +4,7 @@ Each caller's launch is its own. As long as there are fewer callers than threads
 processor has a caller, who keeps to its own thread, so that nothing is handed over.
 """
 
+import contextlib
 import itertools
 import time
 from collections.abc import Callable
@@ -31,7 +32,8 @@ class _Place:
         places[id(self)] = need
 
     def release(self) -> None:
-        self._places.pop(id(self), None)
+        with contextlib.suppress(AttributeError):  # interrupted before it was taken
+            self._places.pop(id(self), None)
 
     __del__ = release
 

@@ -1,5 +1,7 @@
 """Work that callers' own threads do, in an engine with operations that misbehave."""
 
+import itertools
+import sys
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -9,6 +11,7 @@ import pytest
 
 from alignd.wire import ItemCode
 from alignd_kernels.threads import WorkerPool
+from alignd_server import callers
 from alignd_server.engine import ASSISTED_CELLS, Engine
 from alignd_server.errors import DeviceLostError
 from alignd_server.jobs import Settled
@@ -163,3 +166,37 @@ def test_an_engine_does_not_wait_longer_than_it_should(make: Any, operation: Fak
         assert not first.done()
         operation.gate.set()
         assert first.result(10).values == (6,)
+
+
+def test_an_interrupt_at_any_line_leaves_no_place_taken(make: Any, operation: FakeOperation) -> None:
+    engine = make(devices=(replace(TWO, memory_bytes=1),))  # room for one caller
+    until_idle(engine, operation)
+
+    def interrupted(at: int) -> bool:
+        lines = itertools.count(1)
+
+        def trace(frame: Any, event: str, argument: object) -> Any:
+            # What is raised within `__del__` is not passed on.
+            if frame.f_code.co_filename != callers.__file__ or frame.f_code.co_name == "release":
+                return trace
+            if event == "line" and next(lines) == at:
+                raise KeyboardInterrupt
+            return trace
+
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            answer(engine, 3)
+        except KeyboardInterrupt:
+            return True
+        finally:
+            sys.settrace(before)
+        return False
+
+    for at in itertools.count(1):
+        if not interrupted(at):
+            break
+        operation.threads.clear()
+        assert answer(engine, 5).values == (10,)
+        assert by_caller(operation) == [True]
+    assert at > 10

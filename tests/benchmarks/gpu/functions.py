@@ -192,7 +192,7 @@ def measure(place: Place) -> list[dict[str, Any]]:
             try:
                 record["peer_seconds"] = seconds(place, function.peer)
             except Exception as error:  # a peer's, whatever it is
-                record["note"] = f"the peer fails: {str(error).splitlines()[0][:80] if str(error) else error!r}"
+                record["note"] = f"the peer fails: {(str(error) or repr(error)).splitlines()[0][:80]}"
         print(line(record), flush=True)
         found.append(record)
     return found

@@ -126,7 +126,7 @@ def cell(place: Place, loss: Loss | str, compact: bool, size: tuple[int, int, in
     except (MemoryError, torch.cuda.OutOfMemoryError):
         return "out of memory"
     except RuntimeError as error:  # a peer's
-        return f"fails: {str(error).splitlines()[0][:80]}"
+        return f"fails: {(str(error) or repr(error)).splitlines()[0][:80]}"
     finally:
         if not place.tiny:
             torch.cuda.empty_cache()
