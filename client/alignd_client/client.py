@@ -65,7 +65,8 @@ class AlignClient(MasMethods, LatentsMethods, CtcMethods, TransducerMethods, Att
 
         Args:
             device: "cpu", "cuda:N" or "auto".
-            threads: of the CPU's kernels; None for one a core.
+            threads: of the CPU's kernels, which share a batch; None for one a core. Threads of your own that wait for
+                results work too, each for itself.
             timeout: as for a server.
             max_in_flight: as for a server.
 

@@ -25,7 +25,8 @@ from alignd_server.worker import Worker
 log = structlog.get_logger("alignd.engine")
 
 ASSISTED_CELLS: Final = 1 << 27
-"""Some tens of milliseconds of work: what a caller's thread does itself cannot be interrupted."""
+"""Some tens of milliseconds of work for best paths, a second or two for sums: what a caller's thread does itself cannot
+be interrupted."""
 
 
 @dataclass(frozen=True, slots=True)

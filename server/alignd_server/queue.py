@@ -44,7 +44,6 @@ class JobQueue:
         self._waiting: dict[Hashable, deque[Job]] = {}
         self._changed = threading.Condition()
         self._closed = False
-        self._idle = 0
 
     def put(self, job: Job) -> None:
         """Raises `UnavailableError` once the queue is closed: no worker might come any more."""
@@ -60,9 +59,9 @@ class JobQueue:
             waiting, job.cancelled = not (job.taken or job.cancelled), True
             return waiting
 
-    def idle(self) -> bool:
-        """Whether a worker waits, and nothing for it. A guess: it may be otherwise once this has returned."""
-        return self._idle > 0 and not self._waiting
+    def free(self) -> bool:
+        """Whether it is open and nothing waits. A guess: it may be otherwise once this has returned."""
+        return not (self._waiting or self._closed)
 
     def close(self) -> None:
         """Let the workers go once nothing waits."""
@@ -87,16 +86,11 @@ class JobQueue:
                     delay = self._missing_delay(self._waiting[key])
                     if delay <= 0:
                         return self._pop(key)
-                    self._wait(delay)
+                    self._changed.wait(delay)
                 elif self._closed:
                     return []
                 else:
-                    self._wait(None)
-
-    def _wait(self, seconds: float | None) -> None:
-        self._idle += 1
-        self._changed.wait(seconds)
-        self._idle -= 1
+                    self._changed.wait()
 
     def _drop_cancelled(self) -> None:
         """From the front: what is left has an oldest job that is wanted."""

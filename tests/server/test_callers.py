@@ -15,7 +15,7 @@ from alignd_server import callers
 from alignd_server.engine import ASSISTED_CELLS, Engine
 from alignd_server.errors import DeviceLostError
 from alignd_server.jobs import Settled
-from support.fake_operation import CPU, Answers, FakeOperation, Items, answer, codes, hold
+from support.fake_operation import CPU, Answers, FakeOperation, Items, answer, ask, codes, hold
 
 POOLED = replace(CPU, pool=WorkerPool(1))
 
@@ -28,7 +28,7 @@ def test_whoever_waits_does_short_work_itself(make: Any, operation: FakeOperatio
     engine = make(devices=(POOLED,))
     answers = [answer(engine, value).values for value in range(1, 10) for _ in range(20)]
     assert answers == [(2 * value,) for value in range(1, 10) for _ in range(20)]
-    assert any(by_caller(operation))  # unless the worker was faster, each time
+    assert any(by_caller(operation))
     assert engine.admission.items == engine.admission.nbytes == 0
     assert engine.metrics.registry.get_sample_value("alignd_queue_depth", {"op": "fake"}) == 0
 
@@ -42,7 +42,7 @@ def test_what_was_done_on_the_spot_is_a_future_that_is_done(make: Any, operation
         return outcome if isinstance(outcome, Settled) else None
 
     found = [outcome for outcome in (assisted() for _ in range(100)) if outcome]
-    assert found  # unless the worker was not idle yet, each time
+    assert found
     assert found[0].done()
     assert not found[0].cancel()
     found[0].add_done_callback(told.append)
@@ -62,12 +62,21 @@ def test_what_could_not_be_interrupted_is_left_to_the_worker(make: Any, operatio
     assert not any(by_caller(operation))
 
 
-def test_behind_a_busy_worker_the_caller_waits(make: Any, operation: FakeOperation) -> None:
+def test_a_caller_works_beside_a_busy_worker(make: Any, operation: FakeOperation) -> None:
     engine = make(devices=(POOLED,))
     first = hold(engine, operation)
     threading.Timer(0.2, operation.gate.set).start()
     assert answer(engine, 4).values == (8,)
     assert first.result(10).values == (2,)
+    assert sorted(by_caller(operation)) == [False, True]
+
+
+def test_behind_what_waits_a_caller_waits(make: Any, operation: FakeOperation) -> None:
+    engine = make(devices=(POOLED,))
+    asked = [hold(engine, operation), ask(engine, 5)]
+    threading.Timer(0.2, operation.gate.set).start()
+    assert answer(engine, 4).values == (8,)
+    assert [future.result(10).values for future in asked] == [(2,), (10,)]
     assert not any(by_caller(operation))
 
 
@@ -103,12 +112,6 @@ def begun(callers: ThreadPoolExecutor, engine: Engine, operation: FakeOperation)
     return first
 
 
-def until_idle(engine: Engine, operation: FakeOperation) -> None:
-    """Ask until a caller's thread has done the work: the worker waits."""
-    while not any(by_caller(operation)):
-        answer(engine, 1)
-
-
 @pytest.mark.parametrize(
     ("device", "expected"), [(TWO, [False, True]), (replace(CPU, pool=WorkerPool(4)), [False] * 2)]
 )
@@ -116,7 +119,6 @@ def test_callers_at_once_share_the_pool_until_there_is_one_for_each_thread(
     make: Any, operation: FakeOperation, device: Any, expected: list[bool]
 ) -> None:
     engine = make(devices=(device,))
-    until_idle(engine, operation)
     operation.meet(2)  # neither comes back unless the other is there
     operation.alone.clear()
     with ThreadPoolExecutor(2) as callers:
@@ -129,7 +131,6 @@ def test_callers_at_once_share_the_pool_until_there_is_one_for_each_thread(
 
 def test_a_caller_whose_scratch_finds_no_room_waits_for_the_worker(make: Any, operation: FakeOperation) -> None:
     engine = make(devices=(replace(TWO, memory_bytes=1),))  # what one item needs
-    until_idle(engine, operation)
     operation.threads.clear()
     operation.meet(2)
     with ThreadPoolExecutor(2) as callers:
@@ -144,7 +145,6 @@ def test_a_caller_whose_scratch_finds_no_room_waits_for_the_worker(make: Any, op
 
 def test_an_engine_that_closes_waits_for_callers_at_work(make: Any, operation: FakeOperation) -> None:
     engine = make(devices=(POOLED,))
-    until_idle(engine, operation)
     operation.gate.clear()
     with ThreadPoolExecutor(2) as threads:
         first = begun(threads, engine, operation)
@@ -158,7 +158,6 @@ def test_an_engine_that_closes_waits_for_callers_at_work(make: Any, operation: F
 
 def test_an_engine_does_not_wait_longer_than_it_should(make: Any, operation: FakeOperation) -> None:
     engine = make(devices=(POOLED,))
-    until_idle(engine, operation)
     operation.gate.clear()
     with ThreadPoolExecutor(1) as threads:
         first = begun(threads, engine, operation)
@@ -170,7 +169,6 @@ def test_an_engine_does_not_wait_longer_than_it_should(make: Any, operation: Fak
 
 def test_an_interrupt_at_any_line_leaves_no_place_taken(make: Any, operation: FakeOperation) -> None:
     engine = make(devices=(replace(TWO, memory_bytes=1),))  # room for one caller
-    until_idle(engine, operation)
 
     def interrupted(at: int) -> bool:
         lines = itertools.count(1)
