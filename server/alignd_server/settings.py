@@ -105,13 +105,18 @@ def is_loopback(address: str) -> bool:
 
 
 def unknown_variables(environment: Mapping[str, str]) -> dict[str, str]:
-    """Variables that look like settings and are none, each with the setting's that is meant, or ""."""
+    """Variables that look like settings and are none, each with the setting's that is meant, or "".
+
+    What Kubernetes sets for a service called alignd is left out.
+    """
     prefix = "ALIGND_"
     known = [
         *(name.upper() for name in Settings.model_fields),
         *(name.removeprefix(prefix) for name in OTHER_VARIABLES),
     ]
     found = {name: name.upper().removeprefix(prefix) for name in environment if name.upper().startswith(prefix)}
+    if prefix + "SERVICE_HOST" in environment:
+        found = {name: bare for name, bare in found.items() if not bare.startswith(("SERVICE_", "PORT"))}
     return {
         name: "".join(prefix + match for match in get_close_matches(bare, known, 1))
         for name, bare in found.items()

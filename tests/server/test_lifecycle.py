@@ -225,6 +225,7 @@ def public_server() -> Iterator[ServerProcess]:
     """Set up by variables, as containers are; one of them overruled by a flag."""
     environment = {"ALIGND_MAX_MESSAGE_BYTES": "1234567", "ALIGND_MAX_QUEUE_ITEMS": "77", "ALIGND_AUDIO": "off"}
     environment |= {"ALIGND_QUEUE_BYTES": "5", "ALIGND_XYZ": "", "ALIGND_TARGET": "localhost:1"}
+    environment |= {"ALIGND_SERVICE_HOST": "10.0.0.1", "ALIGND_PORT": "tcp://10.0.0.1:50051"}  # as Kubernetes does
     flags = ["--listen", "0.0.0.0:0", "--max-queue-items", "88", "--device", "auto"]
     with ServerProcess(*flags, environment=environment) as process:
         yield process
