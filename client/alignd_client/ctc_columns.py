@@ -9,8 +9,8 @@ The request numbers them anew, blank 0 and then each distinct label of the item'
   neighbouring wildcards and of no finite path names numbers of frames and labels. What it says of no labels, of one
   out of range and of one that is the blank names the vocabulary or the label: such items travel whole.
 - Items of a request have equally many columns, and only neighbours share one. So their number is rounded up to one of
-  a few, with the blank's once more, which no target names; not for an item that is large enough to travel alone. A server's
-  batches mix any numbers.
+  a few, with the blank's once more, which no target names; not for an item that is large enough to travel alone. A
+  server's batches mix any numbers.
 - Columns are taken where the caller's array lies, and before anything is converted. Arrays of a small vocabulary, and
   all of them in process, where nothing travels, are neither looked at nor copied.
 """
