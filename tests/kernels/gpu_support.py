@@ -28,6 +28,10 @@ def examples(interpreted: int) -> int:
     return interpreted if INTERPRETED else 20 * interpreted
 
 
+LITTLE_PATIENCE = 3 if INTERPRETED else 1 << 16
+"""Looks at a border's words: on a GPU, where strips run side by side, still enough for those that do come."""
+
+
 @contextmanager
 def garbage_in_new_memory() -> Iterator[None]:
     """What `torch.empty` and its like return is full of garbage, as a busy GPU's memory would be: NaN, or integers of

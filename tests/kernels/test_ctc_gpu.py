@@ -13,7 +13,7 @@ pytest.importorskip("triton")
 
 import torch
 from kernels.ctc_gpu_support import LAUNCHES, item, watched, way_back
-from kernels.gpu_support import examples, garbage_in_new_memory, on_each_device, python_lines
+from kernels.gpu_support import LITTLE_PATIENCE, examples, garbage_in_new_memory, on_each_device, python_lines
 from kernels.strategies import (
     GENERATORS,
     check_ctc,
@@ -373,7 +373,7 @@ def test_a_border_that_never_comes_fails_its_item_alone(
         return gpu_borders.Borders(torch.zeros(words, dtype=torch.int64, device=device), counters[:1] + 1, counters[1:])
 
     monkeypatch.setattr(gpu_borders, "_cleared", lambda _, words, items: one_drawn(words, items))
-    monkeypatch.setattr(gpu, "PATIENCE", 3)
+    monkeypatch.setattr(gpu, "PATIENCE", LITTLE_PATIENCE)
     _, forward, _ = watched(monkeypatch, really=True)
     batch = ctc_batch([item(70, 20, 1), item(3, 9, 2), item(40, 8, 3)], DType.FLOAT32)
     with way_back(launches):
