@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Everything that needs a GPU, from the source tree with this machine's own Python, torch and triton: first whether the
-# kernels are right, then how fast they are; under 8 minutes. Results go to the folder $OUT (build/gpu by default).
+# Everything that needs a GPU, from the source tree with this machine's own Python, torch and triton: first whether small
+# cases are right in every type, then how fast the kernels are, then all tests; under 8 minutes. Results go to the folder
+# $OUT (build/gpu by default).
 #   tests/benchmarks/gpu.sh             on a machine with an NVIDIA GPU
 #   tests/benchmarks/gpu.sh --rehearse  without one: Triton's interpreter and tiny shapes stand in
 #   tests/benchmarks/gpu.sh --help      for peers, and for packages that the machine lacks

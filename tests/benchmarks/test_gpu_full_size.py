@@ -4,6 +4,7 @@ doors, and what is said where a peer, a tool or the time is missing."""
 import dataclasses
 import json
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +17,20 @@ import alignd_kernels as ak
 from benchmarks import __main__ as bench
 from benchmarks import machine, report
 from benchmarks import peers as cpu_peers
-from benchmarks.gpu import cases, engine, functions, peers, place, plan, rnnt, small_cases, suites
+from benchmarks.gpu import (
+    alignments,
+    cases,
+    engine,
+    functions,
+    losses,
+    peers,
+    place,
+    plan,
+    rnnt,
+    small_cases,
+    suites,
+    summary,
+)
 from benchmarks.gpu.small import judge
 from benchmarks.gpu.stages import SKIPPED
 from benchmarks.measure import Plan, wall_clock
@@ -110,28 +124,56 @@ def test_a_loss_that_fails_or_is_not_there_is_told_by_the_stage(
 
 
 def test_functions_at_the_devices_sizes(no_peers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(functions, "ROUNDS", 1)
+    monkeypatch.setattr(functions, "seconds", lambda host, call: host.on_device(call))
     monkeypatch.setattr(functions, "SECONDS", 600.0)
-    records = functions.measure(Host())
-    assert len(records) == 5
-    assert all(record["peer_seconds"] > 0 for record in records[:3])
-    assert records[4]["note"] == f"missing: no whisper in {no_peers}"
+    monkeypatch.setattr(functions, "SECONDS_WITH_CHECKS", 600.0)
+    kept: list[int] = []
+    records = functions.measure(Host(), lambda so_far: kept.append(len(so_far)))
+    assert [record["name"].split(",")[0] for record in records] == [
+        "ctc_loss", "forward_sum_loss", "stepwise_expectation", "align_attention", "align_attention",
+        "align_attention", "align_attention", "stepwise_hard", "maximum_path_from_latents", "transducer_align",
+        "mas_posteriors", "ctc_posteriors", "transducer posteriors from host memory",
+    ]  # fmt: skip
+    assert kept == [*range(1, 14), *[13] * 13]
+    assert all(record["seconds"] > 0 and record["compared"] for record in records)
+    alone = [record for record in records if record["peer_seconds"] is None]
+    assert [record["note"] for record in alone] == [f"missing: no whisper in {no_peers}"] * 2 + [""] * 5
+    assert [record["peer"] for record in alone][2:] == [alignments.NONE] * 5
+
+
+def test_peers_of_best_paths_find_ours() -> None:
+    """Where there is one answer, at the device's sizes."""
+    for make in (alignments.stepwise_hard, alignments.latents):
+        function = make(Host())
+        assert not isinstance(function.peer, str)
+        (ours,), (theirs,) = function.ours(), function.peer()
+        assert torch.equal(ours.long(), theirs.long())
 
 
 def test_functions_whose_peer_fails_and_that_no_time_is_left_for(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    kept: list[Any] = []
+
+    def table(record: dict[str, Any]) -> str:
+        return list(summary.function_table({"functions": [record]}))[-1]
+
     def broken() -> Any:
         raise ValueError("no kernel image\nmore")
 
     answer = (torch.tensor([1.0]), torch.tensor([1]))
-    one = functions.Function("one", lambda: answer, lambda: answer, "peer", broken)
+    one = losses.Function("one", lambda: answer, lambda: answer, "peer", broken)
     monkeypatch.setattr(functions, "functions", lambda host: iter((one,)))
-    (record,) = functions.measure(Host())
-    assert functions.line(record).endswith("; peer: the peer fails: no kernel image")
+    records = functions.measure(Host(), kept.append)
+    assert functions.line(records[0]).endswith("; peer: the peer fails: no kernel image")
+    assert table(records[0]).endswith("| yes | peer | the peer fails: no kernel image | – |")
+    monkeypatch.setattr(functions, "SECONDS_WITH_CHECKS", -1.0)
+    (record,) = functions.measure(Host(), kept.append)
+    assert "| not compared | peer |" in table(record)
     monkeypatch.setattr(functions, "SECONDS", -1.0)
-    (record,) = functions.measure(Host())
+    (record,) = functions.measure(Host(), kept.append)
     assert functions.line(record) == "one: not run: no time was left"
+    assert table(record) == "| one | not run: no time was left | – | – | not run: no time was left | – |"
 
 
 def test_the_cases_have_the_devices_sizes() -> None:
@@ -152,9 +194,7 @@ def test_a_torchaudio_without_the_loss_is_told(no_peers: Path, monkeypatch: pyte
         peers.torchaudio_rnnt_loss()
 
 
-def test_the_engines_batches_have_the_devices_sizes() -> None:
-    from alignd_client import AlignClient
-
+def test_the_engines_batches_have_the_devices_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
     found = engine.questions(Host())
     assert [(one.items, one.name) for one in found] == [
         (64, "MAS, 64 items of many lengths"),
@@ -162,8 +202,31 @@ def test_the_engines_batches_have_the_devices_sizes() -> None:
         (1, "MAS, one short item"),
         (1, "CTC, one short item"),
     ]
-    with AlignClient.in_process("cpu") as client:
+    client, own = engine.started(Host(), found)
+    with client:
         assert [len(list(one.ask(client))) for one in found] == [64, 64, 1, 1]
+        assert "AlignAttention" in own.info().operations
+        check_batches_at_once(found[2], own, monkeypatch)
+
+
+def check_batches_at_once(question: engine.Question, own: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight requests are eight launches, though any engine would merge such small ones."""
+    from alignd_server.operations.mas import MasOperation
+
+    run, launches = MasOperation.run, []
+
+    def noting(operation: Any, requests: Any, device: Any, *, alone: bool) -> Any:
+        launches.append((len(requests), alone))
+        time.sleep(0.002)
+        return run(operation, requests, device, alone=alone)
+
+    monkeypatch.setattr(MasOperation, "run", noting)
+    monkeypatch.setattr(engine, "ROUNDS", 2)
+    times = engine.at_once(Host(), question, own)
+    assert launches == [(1, False)] * (8 + 2 * (1 + 8))
+    assert times["batches"] == 8
+    assert times["each"] > 0.002
+    assert times["alone"] > 0.002
 
 
 @dataclasses.dataclass
@@ -185,15 +248,18 @@ def test_a_batchs_record_at_the_devices_rounds(monkeypatch: pytest.MonkeyPatch) 
             return SimpleNamespace(result=lambda: None)
 
     monkeypatch.setattr(engine, "ROUNDS", 2)
+    monkeypatch.setattr(engine, "at_once", lambda *given: {"batches": 8, "alone": 2.0, "each": 1.0})
     question = engine.Question("q", 1, np.zeros(4, np.float32), align, "Op", None, lambda client: [])
     record = engine.measure(Host(), question, Engine(), None)
     assert record["medians"]["kernels"] == pytest.approx(1e-6)
     assert record["activity"] == {}
+    table = summary.engine_table({"start_s": 1.0, "compile_s": 0.5, "batches": [record]})
+    assert table[-1].endswith(" | 1 s of 8, 0.50 × one alone (2 s) |")
     assert len(asked) == 1 + 2 * (1 + 2) + 1  # its answers; kernels and align, warm-up and rounds; the profile
 
 
 def test_a_package_whose_parent_is_missing_is_missing() -> None:
-    assert not engine._found("nowhere.inside")
+    assert not engine.installed("nowhere.inside")
 
 
 def test_small_cases_are_compiled_first_on_a_device(
@@ -210,6 +276,23 @@ def test_small_cases_are_compiled_first_on_a_device(
     assert done == [("cpu", [dtype]), small_cases.ALL]
 
 
+def test_small_cases_are_shared_out_to_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each family in each type once on a device; in a rehearsal each family once."""
+    checked: list[tuple[str, str]] = []
+    monkeypatch.setattr(small_cases, "place_of", lambda rehearse: place.Interpreter() if rehearse else Host())
+    monkeypatch.setattr(small_cases, "check", lambda where, family, dtype: checked.append((family, dtype.value)))
+    monkeypatch.setattr("os.cpu_count", lambda: 3)
+    shares = small_cases.shares(rehearse=False)
+    assert all(small_cases.main(share) == 0 for share in shares)
+    assert len(shares) == len(checked)
+    assert sorted(checked) == sorted((family, dtype.value) for family in small_cases.FAMILIES for dtype in ak.DType)
+    checked.clear()
+    shares = small_cases.shares(rehearse=True)
+    assert all(small_cases.main(["--rehearse", *share]) == 0 for share in shares)
+    assert len(shares) == 3
+    assert sorted(family for family, _ in checked) == sorted(small_cases.FAMILIES)
+
+
 def test_numbers_that_are_not_near_are_wrong() -> None:
     with pytest.raises(judge.WrongAnswerError, match=r"sum: 2\.0, not 1\.0"):
         judge.near("sum", 2.0, 1.0)
@@ -217,6 +300,7 @@ def test_numbers_that_are_not_near_are_wrong() -> None:
 
 def test_suites_do_without_plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert suites.lacking("kernels").startswith("the tests of the kernels lack hypothesis, numba, pytest here: ")
     found = suites.options("kernels", tmp_path, rehearse=False)
     assert "-n" not in found
     assert not any(option.startswith("--timeout") for option in found)

@@ -90,12 +90,22 @@ def test_when_no_time_is_left_stages_are_named_and_not_run(tmp_path: Path) -> No
     assert not (tmp_path / "second.txt").exists()
 
 
-def test_the_limits_fit_into_eight_minutes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("rehearse", [False, True])
+def test_the_limits_fit_into_eight_minutes(tmp_path: Path, rehearse: bool) -> None:
+    """A rehearsal's into what a rehearsal has. The kernels' suite comes last, and has what is left."""
     (tmp_path / "some-1-py3-none-any.whl").touch()
-    stages = plan.stages(plan.Request(tmp_path, wheels=tmp_path))
-    assert sum(stage.limit_s for stage in stages) <= plan.TOTAL_S < 480
-    names = [stage.name for stage in stages]
-    assert names.index("machine") < names.index("tests-kernels") < names.index("timings")
+    request = plan.Request(tmp_path, rehearse, wheels=tmp_path)
+    *others, last = plan.stages(request)
+    assert (last.name, last.limit_s) == ("tests-kernels", plan.REST)
+    assert sum(stage.limit_s for stage in others) + plan.LEAST_REST_S <= plan.total_s(request)
+    assert (plan.total_s(request) < 480) is not rehearse
+    names = [stage.name for stage in others]
+    assert names.index("machine") < names.index("small-cases") < names.index("timings") < names.index("tests-engine")
+
+
+def test_the_last_stage_has_what_the_others_leave(tmp_path: Path) -> None:
+    (outcome,) = run_all([python("suite", "import time; time.sleep(60)", plan.REST)], tmp_path, 1.0)
+    assert (outcome.state, outcome.note) == ("timed out", "ended after its limit of 1 s")
 
 
 def test_stages_are_chosen_by_name(tmp_path: Path) -> None:
@@ -152,18 +162,27 @@ def test_a_folder_without_wheels_fails_and_none_is_skipped(tmp_path: Path) -> No
     assert plan.wheels(plan.Request(tmp_path), {}).skip == "no --wheels DIR was given"
 
 
-def test_all_missing_packages_of_the_engine_are_named() -> None:
-    hidden = "import sys; sys.modules['structlog'] = sys.modules['psutil'] = None; "
-    program = f"{hidden} from benchmarks.gpu import engine, suites; "
-    for call in ("engine.main(['/nowhere'])", "suites.main(['engine', '/nowhere'])"):
+def test_all_packages_that_a_stage_lacks_are_named() -> None:
+    engine_lacks, tests_lack = "the engine lacks psutil, structlog", "the tests of the {} lack"
+    for hidden, call, said in (
+        ("structlog psutil", "engine.main(['/nowhere'])", engine_lacks),
+        ("structlog psutil", "suites.main(['engine', '/nowhere'])", engine_lacks),
+        ("pytest", "suites.main(['engine', '/nowhere'])", f"{tests_lack.format('engine')} pytest"),
+        (
+            "pytest hypothesis",
+            "suites.main(['kernels', '/nowhere'])",
+            f"{tests_lack.format('kernels')} hypothesis, pytest",
+        ),
+    ):
+        program = f"import sys; sys.modules |= dict.fromkeys({hidden!r}.split()); "
         done = subprocess.run(
-            [sys.executable, "-c", f"{program} sys.exit({call})"],
+            [sys.executable, "-c", f"{program} from benchmarks.gpu import engine, suites; sys.exit({call})"],
             env=plan.environment(plan.Request(Path("/nowhere"))),
             capture_output=True,
             text=True,
         )
         assert done.returncode == SKIPPED, done.stderr
-        assert done.stdout == "the engine lacks psutil, structlog here: --wheels DIR brings packages\n"
+        assert done.stdout == f"{said} here: --wheels DIR brings packages\n"
 
 
 def test_suites_run_in_parallel_on_a_gpu_and_not_in_a_rehearsal(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.gpu import summary
-from benchmarks.gpu.plan import SITE, TOTAL_S, Request, stages
+from benchmarks.gpu.plan import SITE, Request, stages, total_s
 from benchmarks.gpu.rehearsal import write_peers
 from benchmarks.gpu.stages import Outcome, Stage, run_all
 from benchmarks.machine import ROOT
@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # A stage that is ended says where it was; what was in its memory is of no use.
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     outcomes: list[Outcome] = []
-    for outcome in run_all(wanted, out, TOTAL_S):
+    for outcome in run_all(wanted, out, total_s(request)):
         outcomes.append(outcome)
         if outcome.name == MACHINE and not outcome.good:
             break  # nothing that follows could say more

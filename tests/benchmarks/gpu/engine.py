@@ -15,9 +15,9 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
@@ -28,7 +28,8 @@ from benchmarks.gpu.summary import engine_table
 from benchmarks.measure import interleave
 
 ROUNDS = 15
-
+AT_ONCE = 8
+"""Batches that are submitted together."""
 
 NEEDED = "google.protobuf", "google.rpc", "grpc", "prometheus_client", "psutil", "structlog"
 """What the engine and the client import besides ours, NumPy, torch and Triton; to name all that is missing at once."""
@@ -41,12 +42,13 @@ def missing_packages() -> str:
         importlib.import_module("alignd_server.operations")
         importlib.import_module("alignd_client")
     except ModuleNotFoundError as error:
-        names = sorted({str(error.name), *(name for name in NEEDED if not _found(name))})
+        names = sorted({str(error.name), *(name for name in NEEDED if not installed(name))})
         return f"the engine lacks {', '.join(names)} here: --wheels DIR brings packages"
     return ""
 
 
-def _found(name: str) -> bool:
+def installed(name: str) -> bool:
+    """Whether a module can be found, without importing it."""
     try:
         return importlib.util.find_spec(name) is not None
     except ModuleNotFoundError:  # the package around it
@@ -219,6 +221,34 @@ def kind_of(name: str) -> str:
     return "kernels"
 
 
+def at_once(place: Place, question: Question, engine: Any) -> dict[str, float]:
+    """Seconds of a batch alone, and of each of several that are submitted together, none merged with another: what they
+    take less comes from copies of one that go on beside the kernels of the other."""
+    from alignd_server.engine import Engine, EngineLimits
+    from alignd_server.operations import alignments
+
+    operation = next(operation for operation in alignments() if operation.rpc.name == question.rpc)
+    cells = operation.cost(question.request, engine.devices[0]).cells
+    count = 2 if place.tiny else AT_ONCE
+
+    def ask(several: int) -> float:
+        begun = time.perf_counter()
+        for future in [apart.submit(question.rpc, question.request) for _ in range(several)]:
+            future.result()
+        return (time.perf_counter() - begun) / several
+
+    # On the same devices, whose kernels are compiled or loaded; two requests are more than its batches hold.
+    apart = Engine(engine.devices, [operation], EngineLimits(max_batch_cells=cells))
+    try:
+        if not place.tiny:
+            ask(count)
+        timed = {"alone": lambda _: ask(1), "each": lambda _: ask(count)}
+        seconds = interleave(timed, [None], dict.fromkeys(timed, 1 if place.tiny else ROUNDS))
+    finally:
+        apart.close(10)
+    return {"batches": count} | {name: statistics.median(taken) for name, taken in seconds.items()}
+
+
 def measure(place: Place, question: Question, engine: Any, client: Any) -> dict[str, Any]:
     """The record of one batch."""
     timed = clocks(place, question, engine, client)
@@ -233,8 +263,32 @@ def measure(place: Place, question: Question, engine: Any, client: Any) -> dict[
         "medians": medians,
         "parts": parts_of(medians),
         "items_per_s": question.items / medians["client"],
+        "at_once": at_once(place, question, engine),
         "activity": activity(place, question),
     }
+
+
+def started(place: Place, asked: Sequence[Question]) -> tuple[Any, Any]:
+    """A client in this process, and its engine: another one would be as long in starting. In a rehearsal with no more
+    operations than are asked for: the interpreter takes its time for the others."""
+    from alignd_client import AlignClient
+    from alignd_server import engine, operations
+
+    create, every = engine.create_engine, operations.alignments()
+    wanted = {question.rpc for question in asked}
+    chosen = [one for one in every if one.rpc.name in wanted] if place.tiny else every
+    made: list[Any] = []
+
+    def noted(**options: Any) -> Any:
+        made.append(create(**options, audio=False))
+        return made[-1]
+
+    with (
+        mock.patch.object(engine, "create_engine", noted),
+        mock.patch.object(operations, "alignments", return_value=chosen),
+    ):
+        client = AlignClient.in_process(place.engine)
+    return client, made[0]
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -243,18 +297,15 @@ def main(arguments: Sequence[str]) -> int:
         print(missing)
         return SKIPPED
     import alignd_kernels as ak
-    from alignd_client import AlignClient
-    from alignd_server.engine import create_engine
 
     place = place_of("--rehearse" in arguments)
     peers.torch_module()
-    with ExitStack() as stack:
-        begun = time.perf_counter()
-        engine = create_engine(place.engine, audio=False)
-        start = time.perf_counter() - begun
-        stack.callback(engine.close, 10)
-        client = stack.enter_context(AlignClient.in_process(place.engine))
-        records = [measure(place, question, engine, client) for question in questions(place)]
+    asked = questions(place)
+    begun = time.perf_counter()
+    client, engine = started(place, asked)
+    start = time.perf_counter() - begun
+    with client:
+        records = [measure(place, question, engine, client) for question in asked]
     results = {"start_s": start, "compile_s": ak.compile_seconds(), "batches": records}
     (Path(arguments[0]) / "engine.json").write_text(json.dumps(results, indent=1) + "\n")
     for record in records:

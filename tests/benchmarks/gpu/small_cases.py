@@ -17,7 +17,7 @@ import alignd_kernels as ak
 from alignd_kernels.dtypes import DType
 from benchmarks.gpu.place import Place, place_of
 
-FAMILIES = ("mas", "ctc", "transducer", "mas_sum", "ctc_sum", "attention", "stepwise")
+FAMILIES = ("mas", "ctc", "transducer", "mas_sum", "ctc_sum", "attention", "stepwise", "latents")
 """Modules of `benchmarks.gpu.small`."""
 
 ALL, FEW = 10, 2
@@ -43,14 +43,22 @@ def types_of(family: str, rehearse: bool) -> list[DType]:
     return [types[FAMILIES.index(family) % len(types)]] if rehearse else types
 
 
+def shares(rehearse: bool) -> list[list[str]]:
+    """What a process each checks, in arguments: a family and a type, since compiling takes a processor for each. In a
+    rehearsal there is less to do than to import, and as many processes as processors share the families."""
+    if rehearse:
+        count = min(os.cpu_count() or 1, len(FAMILIES))
+        return [["--family", *FAMILIES[first::count]] for first in range(count)]
+    return [[dtype.value, "--family", family] for family in FAMILIES for dtype in types_of(family, rehearse)]
+
+
 def in_processes(rehearse: bool) -> int:
-    """A process for each family and type, as many at once as there are processors: compiling takes one each."""
+    """As many processes at once as there are processors."""
     program = [sys.executable, "-m", "benchmarks.gpu.small_cases", *(["--rehearse"] if rehearse else [])]
-    pairs = [(family, dtype) for family in FAMILIES for dtype in types_of(family, rehearse)]
-    commands = [[*program, "--family", family, dtype.value] for family, dtype in pairs]
+    commands = [[*program, *share] for share in shares(rehearse)]
     with ThreadPoolExecutor(os.cpu_count() or 1) as threads:
         failed = sum(code != 0 for code in threads.map(lambda command: subprocess.run(command).returncode, commands))
-    print(f"{len(FAMILIES)} families: {len(commands) - failed} of {len(commands)} right")
+    print(f"{len(FAMILIES)} families: {len(commands) - failed} of {len(commands)} processes found all right")
     return 1 if failed else 0
 
 
@@ -58,13 +66,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rehearse", action="store_true")
     parser.add_argument("--together", action="store_true", help="all in this process")
-    parser.add_argument("--family", choices=FAMILIES, help="only this one, in this process")
+    parser.add_argument("--family", nargs="+", choices=FAMILIES, help="only these, in this process")
     parser.add_argument("dtypes", nargs="*", type=DType, metavar="DTYPE", help="only these, in this process")
     chosen = parser.parse_args(arguments)
     if not (chosen.together or chosen.family or chosen.dtypes):
         return in_processes(chosen.rehearse)
     place = place_of(chosen.rehearse)
-    for family in [chosen.family] if chosen.family else FAMILIES:
+    for family in chosen.family or FAMILIES:
         for dtype in chosen.dtypes or types_of(family, place.tiny):
             check(place, family, dtype)
     return 0

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.gpu.engine import missing_packages
+from benchmarks.gpu.engine import installed, missing_packages
 from benchmarks.gpu.stages import SKIPPED
 from benchmarks.machine import ROOT
 
@@ -23,9 +23,11 @@ SUITES = {
 REHEARSED = {"kernels": ["tests/kernels/test_gpu_repeats.py"], "engine": SUITES["engine"]}
 """The others run in the interpreter with `make test`, and take longer than a rehearsal may."""
 
+NEEDED = {"kernels": ("hypothesis", "numba", "pytest"), "engine": ("pytest",)}
+"""What the tests import besides ours, NumPy, torch and Triton."""
+
 WORKERS = 8
 """Each holds half a gigabyte of the GPU's memory before its first test, and compiles what others compile too."""
-
 
 ONE_TEST_S = 100
 """One test that hangs should not keep the others from being told."""
@@ -43,13 +45,21 @@ def options(suite: str, out: Path, rehearse: bool) -> list[str]:
     return found + (REHEARSED if rehearse else SUITES)[suite]
 
 
+def lacking(suite: str) -> str:
+    """What the suite needs and this Python has not, as a sentence; empty if nothing."""
+    if suite == "engine" and (missing := missing_packages()):
+        return missing
+    names = [name for name in NEEDED[suite] if not installed(name)]
+    return f"the tests of the {suite} lack {', '.join(names)} here: --wheels DIR brings packages" if names else ""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("suite", choices=sorted(SUITES))
     parser.add_argument("out", type=Path)
     parser.add_argument("--rehearse", action="store_true")
     chosen = parser.parse_args(arguments)
-    if chosen.suite == "engine" and (missing := missing_packages()):
+    if missing := lacking(chosen.suite):
         print(missing)
         return SKIPPED
     import pytest

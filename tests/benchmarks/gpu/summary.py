@@ -74,14 +74,20 @@ def engine_table(results: dict[str, Any]) -> list[str]:
     lines = [
         f"engine ready after {results['start_s']:.1f} s, of compiling or loading kernels {results['compile_s']:.1f} s",
         "",
-        "| one batch at a time | " + " | ".join(PARTS) + " | whole, in process | items/s |",
-        "|---" * (len(PARTS) + 3) + "|",
+        "| one batch at a time | " + " | ".join(PARTS) + " | whole, in process | items/s | each of several at once |",
+        "|---" * (len(PARTS) + 4) + "|",
     ]
     for record in results["batches"]:
         cells = [_signed(record["parts"][part]) for part in PARTS]
         whole, rate = report.duration(record["medians"]["client"]), f"{record['items_per_s']:,.0f}"
-        lines.append(f"| {record['name']} ({record['bytes'] / 1e6:.3g} MB) | {' | '.join(cells)} | {whole} | {rate} |")
+        name = f"{record['name']} ({record['bytes'] / 1e6:.3g} MB)"
+        lines.append(f"| {name} | {' | '.join(cells)} | {whole} | {rate} | {_overlap(record['at_once'])} |")
     return lines
+
+
+def _overlap(times: dict[str, Any]) -> str:
+    each, alone = times["each"], times["alone"]
+    return f"{report.duration(each)} of {times['batches']}, {each / alone:.2f} × one alone ({report.duration(alone)})"
 
 
 def rnnt_table(results: dict[str, Any]) -> list[str]:
@@ -100,11 +106,12 @@ def rnnt_table(results: dict[str, Any]) -> list[str]:
 
 def function_table(results: dict[str, Any]) -> Iterator[str]:
     """Markdown: what has no table of its own, a function a row."""
-    yield "| function, on the device | ours | peer | its time | times ours |"
-    yield "|---" * 5 + "|"
+    yield "| function, on the device | ours | as on the CPU | peer | its time | times ours |"
+    yield "|---" * 6 + "|"
     for record in results["functions"]:
         own, other = record.get("seconds"), record.get("peer_seconds")
-        cells = [report.duration(own) if own else record["note"], record.get("peer", "–")]
+        cells = [report.duration(own) if own else record["note"]]
+        cells += ["yes" if record.get("compared") else "not compared" if own else "–", record.get("peer", "–")]
         cells += [report.duration(other), f"{other / own:.3g}"] if own and other else [record["note"] or "–", "–"]
         yield f"| {record['name']} | {' | '.join(cells)} |"
 
