@@ -25,8 +25,8 @@ from alignd_kernels.gpu_common import (
     check_device,
     current,
     launcher,
-    to_host,
 )
+from alignd_kernels.gpu_copies import to_host
 from alignd_kernels.ragged import Int64Array, offsets_of
 from alignd_kernels.status import Status
 from alignd_kernels.transducer import gpu_gradient, gpu_scatter, gpu_sum_forward
@@ -79,8 +79,7 @@ def _enqueue(
     arcs, checked, read_arcs = batch.arcs()
     sums_m, sums_e = batch.empty(2 * cells), batch.empty(2 * cells, torch.int32)
     trouble = batch.empty(2 * strips, torch.int32)
-    costs, scores = batch.empty(items), batch.empty(items, torch.float64)
-    statuses = batch.empty(items, torch.int32)
+    costs, scores, statuses = batch.sums()
     programs = 2 * items * batch.widest
     found = None
     if posteriors or gradients:
@@ -107,7 +106,8 @@ def _enqueue(
 
 
 def posteriors(batch: TransducerBatch, device: torch.device | str) -> TransducerPosteriors:
-    """The probability of each node and the log-likelihood of the labels: copies in, three launches, one copy out.
+    """The probability of each node and the log-likelihood of the labels: two copies in, three launches, two
+    copies out.
 
     Args:
         batch: any lengths, also of no items.
@@ -133,7 +133,8 @@ def posteriors(batch: TransducerBatch, device: torch.device | str) -> Transducer
 def costs(
     batch: TransducerBatch, device: torch.device | str, *, fastemit_lambda: float = 0.0, gradients: bool = True
 ) -> TransducerCosts:
-    """Negative log-likelihoods, and their gradients by the arcs: copies in, two or three launches, one copy out.
+    """Negative log-likelihoods, and their gradients by the arcs: two copies in, two or three launches, two
+    copies out.
 
     Args:
         batch: any lengths, also of no items.
