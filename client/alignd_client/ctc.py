@@ -38,6 +38,7 @@ from alignd_client.arrays import (
     to_int32,
     wrapped,
 )
+from alignd_client.ctc_columns import LEAST_STACKED_BYTES, large, reduced
 from alignd_client.ctc_items import CtcItem
 from alignd_client.ctc_padded import ForcedAlignJob
 from alignd_client.errors import InvalidRequestError
@@ -83,14 +84,18 @@ def star_score_of(star_score: Any) -> float | None:
 
 class _Family(Generic[Reply]):
     """What both take: pairs of log_probs [T, V] and targets [L], or items that are prepared already. Tensors of
-    log_probs on `device`, as torch calls it, stay there."""
+    log_probs on `device`, as torch calls it, stay there. Where it `reduces`, what travels is reduced as `ctc_columns`
+    says."""
 
     rpc: Rpc[CtcRequest, Reply]
     items_per_request = 1 << 30
     blocks = False
 
-    def __init__(self, blank: int = 0, star_score: StarScore = 0.0, device: str | None = None) -> None:
+    def __init__(
+        self, blank: int = 0, star_score: StarScore = 0.0, device: str | None = None, reduces: bool = False
+    ) -> None:
         self.device = device
+        self.reduces = reduces
         self.blank = blank_of(blank)
         self.star_score = star_score_of(star_score)
 
@@ -103,6 +108,8 @@ class _Family(Generic[Reply]):
             return None
         array, data_type = found
         B, T, V = array.shape
+        if self.reduces and large(raws.log_probs, 3) and array.nbytes >= B * LEAST_STACKED_BYTES:
+            return None
         if raws.targets.ndim != 2 or len(raws.targets) != B:
             return None
         try:
@@ -115,8 +122,16 @@ class _Family(Generic[Reply]):
         if isinstance(raw, CtcItem):
             return raw
         log_probs, targets = raw
-        array, data_type = scores(log_probs, "each item's log_probs", "frames, vocabulary", self.device)
+        reduces = self.reduces and large(log_probs, 2)
+        name, axes = "each item's log_probs", "frames, vocabulary"
+        # Of a large vocabulary nothing is moved or converted before it is known what travels.
+        array, data_type = scores(log_probs[:0] if reduces else log_probs, name, axes, self.device)
         labels = to_int32(integers(targets, "each item's targets", "labels"))
+        if reduces:
+            item = reduced(log_probs, data_type, labels, self.blank, self.star_score, Kind.of(log_probs))
+            if item is not None:
+                return item
+            array, _ = scores(log_probs, name, axes, self.device)
         frames, vocabulary = array.shape
         return CtcItem(flat(array, borrow), data_type, frames, vocabulary, labels, Kind.of(log_probs))
 
@@ -126,7 +141,7 @@ class _Family(Generic[Reply]):
             size = f"{item.labels} targets, {item.frames} frames, vocabulary of {item.vocabulary}"
             reason = f"empty item ({size}): it needs a target, a frame and a column"
             return ItemStatus(ItemCode.EMPTY, "frames", reason)
-        if self.blank >= item.vocabulary:
+        if item.numbered is None and self.blank >= item.vocabulary:
             reason = f"the blank, {self.blank}, is no column of a vocabulary of {item.vocabulary}"
             return ItemStatus(ItemCode.TARGET_OUT_OF_RANGE, "blank", reason)
         return None
@@ -136,14 +151,15 @@ class _Family(Generic[Reply]):
         frames = lengths([item.frames for item in items], counts)
         labels = lengths([item.labels for item in items], counts)
         targets = np.concatenate([item.targets for item in items])
+        whole = items[0].numbered is None
         request = CtcRequest(
             log_probs=end_to_end([item.log_probs for item in items]),
             data_type=items[0].data_type,
             frames=frames,
             vocabulary_size=items[0].vocabulary,
-            targets=targets,
+            targets=targets if whole else np.concatenate([item.sent for item in items]),
             target_lengths=labels,
-            blank=self.blank,
+            blank=self.blank if whole else 0,
             star_score=self.star_score,
         )
         self.rpc.check_request(request)
@@ -262,6 +278,8 @@ class CtcMethods(Methods):
     ) -> tuple[Any, Any]:
         """CTC forced alignment of a padded batch: torchaudio's function of that name, for any B.
 
+        Of a large vocabulary only the columns of blank and of each item's own labels are sent.
+
         Args:
             log_probs: [B, frames, vocabulary], float16, bfloat16, float32 or float64, NumPy or torch.
             targets: integers [B, labels], NumPy, torch or lists; -1 is the wildcard.
@@ -279,9 +297,9 @@ class CtcMethods(Methods):
             InvalidRequestError: for arguments that contradict each other.
             AlignError: see `alignd_client.errors`.
         """
-        family = CtcFamily(blank, star_score, self._transport.torch_device)
+        family = CtcFamily(blank, star_score, self._transport.torch_device, self._transport.remote)
         arrays = (log_probs, targets, input_lengths, target_lengths)
-        job = ForcedAlignJob(*arrays, family.blank, family.star_score, family.device)
+        job = ForcedAlignJob(*arrays, family.blank, family.star_score, family.device, family.reduces)
         return job.assemble(self._pipeline.stream(family, job.items))
 
     def align_ctc(
@@ -295,6 +313,8 @@ class CtcMethods(Methods):
     ) -> Iterator[CtcAlignment]:
         """CTC forced alignment over utterances of any lengths (Graves et al. 2006; Kürzinger et al. 2020).
 
+        Of a large vocabulary only the columns of blank and of an item's own labels are sent.
+
         Args:
             log_probs: arrays [frames, vocabulary], float16 to float64, NumPy or torch.
             targets: as many sequences of integers [labels]; -1 is the wildcard.
@@ -302,7 +322,7 @@ class CtcMethods(Methods):
             star_score: log-prob of a wildcard's frames, or "max" for the frame's largest non-blank one.
             on_error: "raise" or "return", see the class.
         """
-        family = CtcFamily(blank, star_score, self._transport.torch_device)
+        family = CtcFamily(blank, star_score, self._transport.torch_device, self._transport.remote)
         return self._results(family, Pairs(log_probs, targets), on_error)
 
     def ctc_posteriors(
@@ -316,7 +336,8 @@ class CtcMethods(Methods):
     ) -> Iterator[Posteriors]:
         """How probable each CTC state is in each frame, [frames, 2 × labels + 1] with even states blank, given the
         labels, and their log-likelihoods. Arguments as for `align_ctc`; no labels are legal."""
-        return self._results(CtcPosteriorsFamily(blank, star_score), Pairs(log_probs, targets), on_error)
+        family = CtcPosteriorsFamily(blank, star_score, reduces=self._transport.remote)
+        return self._results(family, Pairs(log_probs, targets), on_error)
 
 
 class AsyncCtcMethods(AsyncMethods):
@@ -333,9 +354,9 @@ class AsyncCtcMethods(AsyncMethods):
         star_score: StarScore = 0.0,
     ) -> tuple[Any, Any]:
         """See `AlignClient.forced_align`."""
-        family = CtcFamily(blank, star_score, self._transport.torch_device)
+        family = CtcFamily(blank, star_score, self._transport.torch_device, self._transport.remote)
         arrays = (log_probs, targets, input_lengths, target_lengths)
-        job = ForcedAlignJob(*arrays, family.blank, family.star_score, family.device)
+        job = ForcedAlignJob(*arrays, family.blank, family.star_score, family.device, family.reduces)
         return job.assemble(await self._pipeline.gather(family, job.items))
 
     def align_ctc(
@@ -348,7 +369,7 @@ class AsyncCtcMethods(AsyncMethods):
         on_error: OnError = "raise",
     ) -> AsyncGenerator[CtcAlignment, None]:
         """See `AlignClient.align_ctc`."""
-        family = CtcFamily(blank, star_score, self._transport.torch_device)
+        family = CtcFamily(blank, star_score, self._transport.torch_device, self._transport.remote)
         return self._results(family, either_pairs(log_probs, targets), on_error)
 
     def ctc_posteriors(
@@ -361,4 +382,5 @@ class AsyncCtcMethods(AsyncMethods):
         on_error: OnError = "raise",
     ) -> AsyncGenerator[Posteriors, None]:
         """See `AlignClient.ctc_posteriors`."""
-        return self._results(CtcPosteriorsFamily(blank, star_score), either_pairs(log_probs, targets), on_error)
+        family = CtcPosteriorsFamily(blank, star_score, reduces=self._transport.remote)
+        return self._results(family, either_pairs(log_probs, targets), on_error)

@@ -15,7 +15,8 @@ Int32Array = npt.NDArray[np.int32]
 @dataclass(slots=True, eq=False)
 class CtcItem:
     """Emissions and labels of `count` utterances of one shape: `log_probs` 1-D, row-major and end to end, that of one
-    also [frames, vocabulary] with any strides; `targets` end to end, as many labels for each."""
+    also [frames, vocabulary] with any strides; `targets` end to end, as many labels for each. Of one that is reduced
+    (`ctc_columns`) `vocabulary` counts its own columns, and `numbered` are the targets that name these; blank is 0."""
 
     log_probs: Scores
     data_type: DataType
@@ -24,6 +25,12 @@ class CtcItem:
     targets: Int32Array
     kind: Kind
     count: int = 1
+    numbered: Int32Array | None = None
+
+    @property
+    def sent(self) -> Int32Array:
+        """Targets as a request has them."""
+        return self.targets if self.numbered is None else self.numbered
 
     @property
     def labels(self) -> int:
@@ -32,7 +39,7 @@ class CtcItem:
 
     @property
     def key(self) -> Hashable:
-        return self.data_type, self.vocabulary, type(self.log_probs)
+        return self.data_type, self.vocabulary, type(self.log_probs), self.numbered is None
 
     @property
     def nbytes(self) -> int:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from alignd.wire import STAR, DataType
 from alignd_client.arguments import padded_lengths
 from alignd_client.arrays import NUMPY, Kind, integers, is_tensor, scores, to_int32, to_numpy
+from alignd_client.ctc_columns import large, reduced
 from alignd_client.ctc_items import CtcItem
 from alignd_client.errors import InvalidRequestError
 from alignd_client.family import Answers, collect
@@ -27,9 +28,14 @@ class ForcedAlignJob:
         blank: int,
         star_score: float | None,
         device: str | None,
+        reduces: bool = False,
     ) -> None:
         self._blank, self._star_score = blank, star_score
-        self._array, self._data_type = scores(log_probs, "log_probs", "B, frames, vocabulary", device)
+        self._reduces = reduces and large(log_probs, 3)
+        # Of a large vocabulary nothing is moved or converted before it is known what travels.
+        known = log_probs[:0] if self._reduces else log_probs
+        array, self._data_type = scores(known, "log_probs", "B, frames, vocabulary", device)
+        self._array: Any = log_probs if self._reduces else array
         given = integers(targets, "targets", "B, labels")
         self._targets = to_int32(given)
         B, T, V = self._array.shape
@@ -51,7 +57,16 @@ class ForcedAlignJob:
     def items(self) -> Iterator[CtcItem]:
         rows = zip(self._array, self._targets, self._frames, self._labels)
         for matrix, targets, frames, labels in rows:
-            yield CtcItem(matrix[:frames], self._data_type, frames, matrix.shape[1], targets[:labels], NUMPY)
+            yield self._item(matrix[:frames], targets[:labels])
+
+    def _item(self, matrix: Any, targets: npt.NDArray[np.int32]) -> CtcItem:
+        if self._reduces:
+            item = reduced(matrix, self._data_type, targets, self._blank, self._star_score, NUMPY)
+            if item is not None:
+                return item
+            matrix, _ = scores(matrix, "log_probs", "frames, vocabulary")
+        frames, vocabulary = matrix.shape
+        return CtcItem(matrix, self._data_type, frames, vocabulary, targets, NUMPY)
 
     def assemble(self, stream: Iterable[Answers[CtcAlignment]]) -> tuple[Any, Any]:
         """Labels of the frames [B, T] and their log-probs [B, T]. Raises `InvalidItemsError`."""

@@ -99,7 +99,7 @@ def launcher(
     """A function that launches `kernel` with one program an item, by then compiled: the first launch of a variant would
     otherwise be timed with its compilation."""
     options = {**constants, **LAUNCH_OPTIONS}
-    variant = (kernel, device, *(arg.dtype for arg in args if isinstance(arg, torch.Tensor)), *constants.values())
+    variant = (kernel, device, *map(_kind, args), *constants.values())
     if device.type == "cuda" and variant not in _compiled:
         # One thread at a time: Triton gives a kernel that another is just loading without its code.
         with _compiling:
@@ -110,6 +110,13 @@ def launcher(
         kernel[(items,)](*args, **options)
 
     return launch
+
+
+def _kind(arg: object) -> object:
+    """What Triton compiles a kernel anew for: another dtype of a tensor, an integer that int32 does not hold."""
+    if isinstance(arg, torch.Tensor):
+        return arg.dtype
+    return isinstance(arg, int) and not -(2**31) <= arg < 2**31
 
 
 def _load(kernel: Any, args: Sequence[object], items: int, options: dict[str, object]) -> float:

@@ -1,5 +1,6 @@
 """A case from check to record: who is timed, who is told to be wrong or missing, and what stands in the table."""
 
+import dataclasses
 from contextlib import ExitStack
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import alignd_kernels as ak
 from benchmarks import report
 from benchmarks.__main__ import measure_all
-from benchmarks.case import Case, Contestant
+from benchmarks.case import Case, Contestant, Target
 from benchmarks.cases_ctc import CtcInputs, CtcShape
 from benchmarks.cases_ctc import case as ctc_case
 from benchmarks.cases_mas import MasInputs, MasShape, durations_and_path, paths_end_to_end, uniform, utterances
@@ -20,6 +21,19 @@ from benchmarks.memory import measure
 from benchmarks.run import WrongAnswerError, check, growth, run_case
 
 SMALL = uniform(3, 40, 8)
+OURS = "mas.align: durations, path"
+MACHINE: dict[str, Any] = {
+    "cpu": "a CPU",
+    "cpus": 2,
+    "threads": 2,
+    "cache_bytes": 1 << 20,
+    "load": [0.0],
+    "gpu": "",
+    "dirty": True,
+    "revision": "0" * 40,
+    "python": "3.11",
+    "versions": {},
+}
 
 
 def answering(name: str, kind: Any, paths: list[Any]) -> Contestant:
@@ -166,9 +180,7 @@ def test_a_ragged_case_and_a_ctc_case_give_a_table() -> None:
     families = list(growth(records))
     times = families[0]["ns_per_cell"]
     assert families[0]["ratio"] == pytest.approx(max(times.values()) / min(times.values()))
-    machine = {"cpu": "a CPU", "cpus": 2, "threads": 2, "cache_bytes": 1 << 20, "load": [0.0], "gpu": "", "dirty": True}
-    machine |= {"revision": "0" * 40, "python": "3.11", "versions": {}}
-    text = report.markdown({"machine": machine, "cases": records, "growth": families})
+    text = report.markdown({"machine": MACHINE, "cases": records, "growth": families})
     assert text.count("| eight utterances, ") == 2
     assert "no CUDA device" in text
     assert "largest over least" in text
@@ -176,12 +188,26 @@ def test_a_ragged_case_and_a_ctc_case_give_a_table() -> None:
     assert "ns/cell" in block
     assert "arithmetic" in block or "memory" in block or "chain" in block
     assert "BUSY" not in text
-    assert "BUSY" in report.machine_line(machine | {"load": [1.5]})
+    assert "BUSY" in report.machine_line(MACHINE | {"load": [1.5]})
     row = records[2]["contestants"][0]
     row["q1"], row["q3"] = row["median"], 1.4 * row["median"]
     assert "NOISY" not in next(line for line in report.case_lines(records[2]) if row["name"] in line)
     row["q3"] = 1.6 * row["median"]
     assert "NOISY" in next(line for line in report.case_lines(records[2]) if row["name"] in line)
+
+
+def test_a_target_is_told_in_the_row_that_it_is_for() -> None:
+    """Of functions timed by one clock, and by several, which end their names."""
+    mas = dataclasses.replace(mas_case("mas", "three items", SMALL), targets=(Target(OURS, 100.0),))
+    one = run_case(mas, QUICK)
+    rows = report.markdown({"machine": MACHINE, "cases": [one], "growth": []}).splitlines()
+    told = [row.split(" | ")[-1] for row in rows if row.startswith("| three items, ")]
+    assert told == ["≤ 100000 ms (100 s): met |", "– |"]
+    row, target = one["contestants"][0], one["targets"][0]
+    row |= {"name": f"{OURS}, two", "by": "two"}
+    assert report._targets(one, row) == "–"
+    target["by"] = "two"
+    assert report._targets(one, row) == "≤ 100000 ms (100 s): met"
 
 
 def test_the_judge_of_ctc_knows_labels_and_their_order() -> None:

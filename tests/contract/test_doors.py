@@ -7,6 +7,7 @@ from dataclasses import fields, is_dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -116,6 +117,45 @@ def ctc_padded(client: Any) -> Any:
     return client.forced_align(batch, targets, [len(x) for x in log_probs], [3, 2, 3], star_score="max")
 
 
+def many_columns(dtype: Any = np.float32) -> tuple[list[Any], list[Any]]:
+    """Emissions of which the columns of an item's own labels travel."""
+    rng = np.random.default_rng(15)
+    log_probs = [rng.standard_normal((int(T), 1000)).astype(dtype) for T in rng.integers(24, 40, 8)]
+    targets = [rng.integers(8, 1000, int(L)) for L in rng.integers(1, 12, 8)]
+    targets[1][:] = targets[1][0]
+    targets[2] = np.array([3, 3, 999, 0, 3])
+    return log_probs, targets
+
+
+def many_columns_starred() -> tuple[list[Any], list[Any]]:
+    log_probs, targets = many_columns()
+    return log_probs, [np.append(labels, STAR) if place % 2 else labels for place, labels in enumerate(targets)]
+
+
+def many_columns_broken() -> tuple[list[Any], list[Any]]:
+    """Good and bad in turns; what stands in columns that no path visits is no matter."""
+    x = many_columns()[0][0]
+    poisoned = [x.copy() for _ in range(6)]
+    poisoned[0][:, 500:] = np.nan
+    poisoned[1][0, 9] = np.inf  # of the second label, too soon
+    poisoned[2][3, 8] = np.nan
+    poisoned[3][4, 7] = np.inf
+    poisoned[4][5] = -np.inf
+    poisoned[5][2, 9] = np.nan
+    labels = [[8, 9]] * 5 + [[8, STAR, 9]]
+    labels += [[8, 7], [8, 1000], [8, -2], [8, STAR, STAR, 9], [8, 8] * 20, [], [8, 9], [8, 9]]
+    return [*poisoned, *[x] * 6, x[:0], x[:, :7]], labels
+
+
+def many_columns_padded(client: Any) -> Any:
+    log_probs, _ = many_columns(np.float64)
+    batch = np.zeros((3, 40, 1000))
+    for item, x in enumerate(log_probs[:3]):
+        batch[item, : len(x)] = x
+    targets = np.array([[901, 2, 2], [3, 8, 0], [5, STAR, 4]])
+    return client.forced_align(batch, targets, [len(x) for x in log_probs[:3]], [3, 2, 3], blank=7, star_score=-0.1)
+
+
 BAD_MAPS = [((2, 2, 5), 0.5), ((2, 2, 5), np.nan), ((1, 5, 2), 0.5), ((0, 2, 2), 0), ((1, 2, 5), -np.inf)]
 
 
@@ -162,6 +202,7 @@ def audio(data: bytes, text: str = "hello") -> Callable[[Any], Any]:
 
 RECORDING = (DATA / "dashwood.flac").read_bytes()
 SILENCE = wav(np.zeros(16_000))
+HELLO = wav(soundfile.read(DATA / "dashwood.flac", frames=16_000)[0])
 HISS = wav(np.random.default_rng(5).uniform(-9e-4, 9e-4, 16_000))  # -61 dBFS
 
 SCENARIOS: dict[str, Callable[[Any], Any]] = {
@@ -188,6 +229,29 @@ SCENARIOS: dict[str, Callable[[Any], Any]] = {
     ),
     "ctc with blank 8": lambda client: client.align_ctc(
         *[part[:4] for part in emissions()], blank=8, on_error="return"
+    ),
+    "ctc of many columns": lambda client: client.align_ctc(*many_columns(), blank=7),
+    "ctc of many columns, float16": lambda client: client.align_ctc(*many_columns(np.float16), blank=7),
+    "ctc of many columns, float64": lambda client: client.align_ctc(*many_columns(np.float64), blank=7),
+    "ctc of many columns, bfloat16": lambda client: client.align_ctc(
+        [torch.from_numpy(x).bfloat16() for x in many_columns()[0]], many_columns()[1], blank=7
+    ),
+    "ctc of many columns with wildcards": lambda client: client.align_ctc(
+        *many_columns_starred(), blank=7, star_score=-0.1
+    ),
+    "ctc of many columns with wildcards of their largest": lambda client: client.align_ctc(
+        *many_columns_starred(), blank=7, star_score="max"
+    ),
+    "ctc of many columns with bad items": lambda client: client.align_ctc(
+        *many_columns_broken(), blank=7, on_error="return"
+    ),
+    "ctc posteriors of many columns": lambda client: client.ctc_posteriors(*many_columns(), blank=7),
+    "ctc posteriors of many columns with wildcards, bad items": lambda client: client.ctc_posteriors(
+        *many_columns_broken(), blank=7, star_score=-0.1, on_error="return"
+    ),
+    "forced_align of many columns": many_columns_padded,
+    "forced_align of many columns with bad items": lambda client: client.forced_align(
+        np.stack([many_columns()[0][0]] * 4), [[8, 9], [8, 7], [8, 1000], [STAR, STAR]], blank=7
     ),
     "mas with sizes of nothing": lambda client: client.align_mas(
         [np.zeros(shape, np.float32) for shape in ((2, 4), (0, 0), (0, 3 << 20), (3 << 20, 0), (2, 4))],
@@ -265,6 +329,9 @@ SCENARIOS: dict[str, Callable[[Any], Any]] = {
     ),
     "transducer_align without targets": lambda client: client.transducer_align(np.zeros((3, 2, 4, 5), np.float32)),
     "audio": lambda client: client.align_audio(DATA / "dashwood.flac", (DATA / "dashwood.txt").read_text()),
+    "audios": lambda client: client.align_audios(
+        [(HELLO, "and mister"), (b"", "nothing"), ("/nowhere/speech.wav", "lost"), (HELLO, "and")], on_error="return"
+    ),
     "audio that is none": audio(b"not audio at all"),
     "audio that is empty": audio(b""),
     "audio that is truncated": audio(RECORDING[: len(RECORDING) // 2]),
@@ -277,6 +344,28 @@ SCENARIOS: dict[str, Callable[[Any], Any]] = {
     "audio with a model that is not there": lambda client: client.align_audio(b"x", "hello", model="nobody"),
     "what it runs on": lambda client: [client.server_info().operations, client.server_info().models],
 }
+
+
+def methods(client: type) -> dict[str, list[tuple[Any, ...]]]:
+    """What a client offers, and what each takes. (What it is annotated with differs: asyncio takes more iterables.)"""
+    public = {name: method for name, method in inspect.getmembers(client, callable) if not name.startswith("_")}
+    return {
+        name: [(it.name, it.kind, it.default) for it in inspect.signature(method).parameters.values()]
+        for name, method in public.items()
+    }
+
+
+def test_both_clients_offer_the_same() -> None:
+    assert methods(AlignClient) == methods(AsyncAlignClient)
+    assert inspect.signature(AlignClient).parameters == inspect.signature(AsyncAlignClient).parameters
+
+
+def test_every_method_that_aligns_has_a_scenario() -> None:
+    client = mock.create_autospec(AlignClient, instance=True)
+    for scenario in SCENARIOS.values():
+        scenario(client)
+    called = {name for name, _, _ in client.method_calls}
+    assert called == methods(AlignClient).keys() - {"in_process", "health", "health_status", "close"}
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS.values(), ids=SCENARIOS)
@@ -298,6 +387,7 @@ BAD = {
     "ctc with a wildcard's score over float32": (InvalidRequestError, "star_score: 1e\\+39"),
     "ctc with a wildcard's score that is NaN": (InvalidRequestError, "star_score: nan"),
     "forced_align with a blank outside": (InvalidRequestError, "blank: 9 is no column of a vocabulary of 3"),
+    "forced_align of many columns with bad items": (InvalidItemsError, "3 of 4"),
     "forced_align without a vocabulary": (InvalidRequestError, "blank: 0 is no column of a vocabulary of 0"),
     "transducer_align with bad items": (InvalidItemsError, "3 of 3"),
     "transducer_align without targets": (InvalidRequestError, "log_probs of 5 columns need them"),

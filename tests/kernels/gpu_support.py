@@ -1,5 +1,6 @@
 """What the tests of the GPU kernels share."""
 
+import mmap
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,17 +30,35 @@ def examples(interpreted: int) -> int:
 
 @contextmanager
 def garbage_in_new_memory() -> Iterator[None]:
-    """`torch.empty` returns memory full of garbage (for floats: huge negative numbers), as a busy GPU's would be."""
-    empty = torch.empty
+    """What `torch.empty` and its like return is full of garbage, as a busy GPU's memory would be: NaN, or integers of
+    bytes 0xE7."""
+    with pytest.MonkeyPatch.context() as patch:
+        for owner, name in [(torch, "empty"), (torch, "empty_like"), (torch.Tensor, "new_empty")]:
+            patch.setattr(owner, name, _filled(getattr(owner, name)))
+        yield
 
+
+def _filled(empty: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
     def filled(*args: Any, **kwargs: Any) -> torch.Tensor:
         tensor = empty(*args, **kwargs)
+        if tensor.is_floating_point():
+            return tensor.fill_(float("nan"))
         tensor.view(torch.uint8).fill_(0xE7)
         return tensor
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch, "empty", filled)
-        yield
+    return filled
+
+
+def far_apart(items: torch.Tensor, device: str) -> torch.Tensor:
+    """A copy of two contiguous items [2, …], the second one 2³² elements and some behind the first: in memory of zeros
+    that on the CPU is not there where nobody has written."""
+    step = 2**32 + 64
+    size = step + items[1].numel()
+    if device == "cpu":
+        memory = torch.frombuffer(mmap.mmap(-1, size * items.element_size()), dtype=items.dtype)
+    else:
+        memory = torch.zeros(size, dtype=items.dtype, device=device)
+    return memory.as_strided(items.shape, (step, *items.stride()[1:])).copy_(items)
 
 
 class Launches:

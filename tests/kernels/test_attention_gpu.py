@@ -459,8 +459,9 @@ def same_as_cpu(batch: AttentionBatch) -> None:
 @EACH_WAY
 @pytest.mark.parametrize("dtype", DType)
 def test_every_edge_equals_the_cpu_kernels(mode: str, log: bool, dtype: DType) -> None:
-    edges = [1, 7, 8, 9, *EDGES[1:], 127, 128, 129, 1023, 1025]
-    same_as_cpu(batch_of([(2, s, t) for s in edges for t in edges if s * t <= 2**18], mode, log, dtype))
+    edges = [1, 7, 8, 9, *EDGES[1:], 127, 128, 129, 1023, 1024, 1025, 4095, 4096, 4097]
+    shapes = [(2, s, t) for s in edges for t in edges if s * t <= 2**18]
+    same_as_cpu(batch_of([*shapes, (2, 1025, 1025), (1, 1025, 4097), (1, 4097, 1025)], mode, log, dtype))
 
 
 @pytest.mark.gpu

@@ -1,10 +1,8 @@
 """CTC forced alignment by Triton against the reference: interpreted on the CPU, or for real with `-m gpu`."""
 
 import dataclasses
-import functools
 import itertools
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -14,10 +12,10 @@ pytest.importorskip("torch")
 pytest.importorskip("triton")
 
 import torch
-from kernels.gpu_support import Launches, examples, garbage_in_new_memory, on_each_device, python_lines
+from kernels.ctc_gpu_support import LAUNCHES, item, watched, way_back
+from kernels.gpu_support import examples, garbage_in_new_memory, on_each_device, python_lines
 from kernels.strategies import (
     GENERATORS,
-    CtcItem,
     check_ctc,
     ctc_batch,
     ctc_batches,
@@ -47,25 +45,6 @@ FEW = settings(SETTINGS, max_examples=examples(6))
 def garbage() -> Iterator[None]:
     with garbage_in_new_memory():
         yield
-
-
-@contextmanager
-def way_back(launches: int) -> Iterator[None]:
-    """Found by the strip that ends last, or in a launch of its own: as for long items."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gpu, "FUSED_CHUNKS", 2**31 if launches == 1 else 0)
-        yield
-
-
-LAUNCHES = pytest.mark.parametrize("launches", [1, 2])
-
-
-def item(labels: int, spare: int, seed: int, vocabulary: int = 6, star: float = STAR_MAX) -> CtcItem:
-    """An item with ties, repeats and stars, and `spare` frames more than it needs."""
-    rng = np.random.default_rng(seed)
-    targets = random_targets(rng, labels, vocabulary, 2)
-    frames = max(labels + int(np.count_nonzero(targets[1:] == targets[:-1])) + spare, 0)
-    return dyadic(rng, (frames, vocabulary)), targets, 2, star
 
 
 def visited_columns(batch: CtcBatch, index: int) -> np.ndarray:
@@ -101,39 +80,6 @@ def test_equals_the_reference_over_several_strips(device: str, launches: int, ba
         check_ctc(batch, gpu.align(batch, device))
 
 
-EDGES = (1, 31, 32, 33, 63, 64, 65, 127)
-
-
-@on_each_device
-@pytest.mark.parametrize(("labels", "launches"), list(zip(EDGES, itertools.cycle([1, 2, 1]))))
-def test_sizes_at_the_edges_of_strips_and_chunks(device: str, labels: int, launches: int) -> None:
-    """With no frame to spare, one, and as many as lead to the edges of the chunks."""
-    least = len(item(labels, 0, labels)[0])
-    spare = sorted({0, 1, *(frames - least for frames in EDGES if frames > least)})
-    if device == "cpu":
-        spare = [*spare[:2], spare[-1]]
-    items = [item(labels, more, labels) for more in spare]
-    dtype = DType.FLOAT64 if labels in (33, 64) else DType.FLOAT32
-    batch = ctc_batch(items, dtype)
-    with way_back(launches):
-        check_ctc(batch, gpu.align(batch, device))
-
-
-@on_each_device
-@pytest.mark.parametrize("dtype", [DType.FLOAT32, DType.FLOAT64])
-@pytest.mark.parametrize(
-    ("frames", "fused"), [(1, True), (31, True), (32, True), (33, True), (511, True), (512, True), (513, False)]
-)
-def test_frames_at_the_edges_of_what_one_launch_does(
-    device: str, frames: int, fused: bool, dtype: DType, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    _, forward, trace = watched(monkeypatch, really=True)
-    batch = ctc_batch([item(1, frames - 1, frames)], dtype)
-    assert batch.frames.tolist() == [frames]
-    check_ctc(batch, gpu.align(batch, device))
-    assert (len(forward.grids), len(trace.grids)) == ((1, 0) if fused else (1, 1))
-
-
 @on_each_device
 @pytest.mark.parametrize("dtype", DType)
 def test_one_launch_more_changes_nothing(device: str, dtype: DType) -> None:
@@ -145,21 +91,6 @@ def test_one_launch_more_changes_nothing(device: str, dtype: DType) -> None:
         once = gpu.align(batch, device)
     with way_back(2):
         same_results(gpu.align(batch, device), once)
-
-
-@on_each_device
-def test_more_targets_than_are_looked_at_at_a_time(device: str) -> None:
-    """A repeat over the edge and more behind it; a bad target behind it."""
-    rng = np.random.default_rng(22)
-    targets = (np.arange(520) % 2 + 1).astype(np.int32)
-    late = targets.copy()
-    targets[512:] = targets[511]
-    late[[512, 515]] = [5, 0]
-    items = [(dyadic(rng, (530, 5)), each, 0, 0.0) for each in (targets, late)]
-    batch = ctc_batch(items, DType.FLOAT32)
-    result = gpu.align(batch, device)
-    check_ctc(batch, result)
-    assert result.statuses.tolist() == [Status.OK, Status.TARGET_OUT_OF_RANGE]
 
 
 @on_each_device
@@ -366,18 +297,6 @@ def test_too_little_scratch_is_an_error_not_a_fault(device: str, size: str, monk
     assert not result.durations.any()
 
 
-KERNELS = ("ctc_star_kernel", "ctc_forward_kernel", "ctc_trace_kernel")
-
-
-def watched(monkeypatch: pytest.MonkeyPatch, *, really: bool) -> list[Launches]:
-    """The kernels' launches. Borders are of this test alone: what is not launched draws no tickets."""
-    monkeypatch.setattr(gpu_borders, "_kept", functools.cache(lambda device, stream: gpu_borders._Kept()))
-    launches = [Launches(getattr(gpu, name), really) for name in KERNELS]
-    for name, launch in zip(KERNELS, launches):
-        monkeypatch.setattr(gpu, name, launch)
-    return launches
-
-
 @on_each_device
 def test_launches_for_a_batch_of_any_lengths(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     star, forward, trace = watched(monkeypatch, really=True)
@@ -488,39 +407,6 @@ def test_words_that_are_never_handed_over_fail_their_item_alone(
 def test_devices_without_kernels_are_refused() -> None:
     with pytest.raises(ValueError, match="Triton kernels run on"):
         gpu.align(ctc_batch([item(2, 3, 0)], DType.FLOAT32), "meta")
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("dtype", DType)
-def test_every_edge_of_strips_and_chunks(dtype: DType) -> None:
-    edges = [1, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129, 1023, 1024, 1025, 4095, 4096, 4097]
-    sizes = [(labels, spare) for labels in edges for spare in [0, *edges] if labels * (labels + spare) <= 2**22]
-    batch = ctc_batch([item(labels, spare, seed, 40) for seed, (labels, spare) in enumerate(sizes)], dtype)
-    same_results(gpu.align(batch, "cuda"), cpu.align(batch))
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("dtype", DType)
-def test_large_items_equal_the_cpu_kernels(dtype: DType) -> None:
-    sizes = [(300, 1200), (1, 3000), (2000, 0), (700, 1), (1500, 6000)]
-    items = [item(labels, spare, seed, 40) for seed, (labels, spare) in enumerate(sizes)]
-    rng = np.random.default_rng(8)
-    items += [(normal(rng, x.shape), targets, blank, -1.5) for x, targets, blank, _ in items]
-    batch = ctc_batch(items, dtype, padding=3)
-    same_results(gpu.align(batch, "cuda"), cpu.align(batch))
-
-
-@pytest.mark.gpu
-def test_hours_of_audio_equal_the_cpu_kernels() -> None:
-    batch = ctc_batch([item(25_000, 20_000, 9, 32, 0.0)], DType.FLOAT32)
-    same_results(gpu.align(batch, "cuda"), cpu.align(batch))
-
-
-@pytest.mark.gpu
-def test_many_items_equal_the_cpu_kernels() -> None:
-    sizes = np.random.default_rng(10).integers(0, 90, (3000, 2))
-    batch = ctc_batch([item(int(n), int(spare) - 2, seed) for seed, (n, spare) in enumerate(sizes)], DType.FLOAT32)
-    same_results(gpu.align(batch, "cuda"), cpu.align(batch))
 
 
 @pytest.mark.gpu

@@ -9,6 +9,7 @@ from kernels.gpu_support import Launches
 from alignd_kernels.attention import gpu as attention_gpu
 from alignd_kernels.ctc import gpu as ctc_gpu
 from alignd_kernels.ctc import gpu_long as ctc_gpu_long
+from alignd_kernels.ctc import gpu_sum as ctc_gpu_sum
 from alignd_kernels.dtypes import DType
 from alignd_kernels.mas import gpu as mas_gpu
 from alignd_kernels.mas import gpu_sum as mas_gpu_sum
@@ -34,7 +35,7 @@ def type_of(argument: Any) -> str:
 def test_what_is_compiled_is_what_is_launched(dtype: DType, monkeypatch: pytest.MonkeyPatch) -> None:
     transducer = [transducer_gpu, transducer_gpu_sum, transducer_gpu_batch]
     families = {"mas": [mas_gpu], "ctc": [ctc_gpu, ctc_gpu_long], "transducer": transducer, "stepwise": [stepwise_gpu]}
-    families |= {"attention": [attention_gpu], "mas_sum": [mas_gpu_sum]}
+    families |= {"attention": [attention_gpu], "mas_sum": [mas_gpu_sum], "ctc_sum": [ctc_gpu_sum]}
     # MAS's kernels, of which it warms those for its types too, have been looked at.
     monkeypatch.setattr(attention_gpu, "mas", SimpleNamespace(warm_up=lambda *_: None))
     for family, launchers in families.items():

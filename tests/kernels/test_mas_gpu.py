@@ -1,10 +1,8 @@
 """Monotonic alignment search by Triton against the reference: interpreted on the CPU, or for real with `-m gpu`."""
 
 import dataclasses
-import functools
 import itertools
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -14,7 +12,8 @@ pytest.importorskip("torch")
 pytest.importorskip("triton")
 
 import torch
-from kernels.gpu_support import Launches, examples, garbage_in_new_memory, on_each_device, python_lines
+from kernels.gpu_support import examples, garbage_in_new_memory, on_each_device, python_lines
+from kernels.mas_gpu_support import LAUNCHES, watched, way_back
 from kernels.strategies import (
     GENERATORS,
     KINDS,
@@ -25,7 +24,6 @@ from kernels.strategies import (
     normal,
     same_results,
     stored,
-    with_minus_infinity,
 )
 
 from alignd_kernels import gpu_borders
@@ -49,17 +47,6 @@ def garbage() -> Iterator[None]:
         yield
 
 
-@contextmanager
-def way_back(launches: int) -> Iterator[None]:
-    """Found by the strip that ends last, or in a launch of its own: as for long items."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gpu, "FUSED_CHUNKS", 2**31 if launches == 1 else 0)
-        yield
-
-
-LAUNCHES = pytest.mark.parametrize("launches", [1, 2])
-
-
 @on_each_device
 @LAUNCHES
 @SETTINGS
@@ -74,31 +61,6 @@ def test_equals_the_reference(device: str, launches: int, batch: MasBatch) -> No
 @FEW
 @given(batch=mas_batches(max_tokens=90, max_frames=150, max_items=2))
 def test_equals_the_reference_over_several_strips(device: str, launches: int, batch: MasBatch) -> None:
-    with way_back(launches):
-        check_mas(batch, gpu.align(batch, device))
-
-
-EDGES = [(1, 1), (1, 33), (31, 31), (31, 40), (32, 32), (32, 33), (33, 64), (63, 65), (64, 64), (65, 65), (65, 97)]
-EDGES += [
-    (1, 31),
-    (1, 32),
-    (2, 63),
-    (2, 64),
-    (2, 65),
-    (15, 16),
-    (16, 17),
-    (17, 127),
-    (127, 128),
-    (128, 129),
-    (129, 193),
-]
-
-
-@on_each_device
-@pytest.mark.parametrize(("dtype", "launches"), [(DType.FLOAT32, 1), (DType.FLOAT32, 2), (DType.FLOAT64, 2)])
-def test_shapes_at_the_edges_of_strips_and_chunks(device: str, dtype: DType, launches: int) -> None:
-    rng = np.random.default_rng(1)
-    batch = mas_batch([with_minus_infinity(rng, (1, 1)), *(dyadic(rng, shape) for shape in EDGES)], dtype, gap=1)
     with way_back(launches):
         check_mas(batch, gpu.align(batch, device))
 
@@ -243,18 +205,6 @@ def test_too_little_scratch_is_an_error_not_a_fault(device: str, monkeypatch: py
     assert result.durations.tolist() == [0, 0]
 
 
-KERNELS = ("mas_forward_kernel", "mas_trace_kernel")
-
-
-def watched(monkeypatch: pytest.MonkeyPatch, *, really: bool) -> list[Launches]:
-    """The kernels' launches. Borders are of this test alone: what is not launched draws no tickets."""
-    monkeypatch.setattr(gpu_borders, "_kept", functools.cache(lambda device, stream: gpu_borders._Kept()))
-    launches = [Launches(getattr(gpu, name), really) for name in KERNELS]
-    for name, launch in zip(KERNELS, launches):
-        monkeypatch.setattr(gpu, name, launch)
-    return launches
-
-
 @on_each_device
 def test_launches_for_a_batch_of_any_lengths(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     forward, trace = watched(monkeypatch, really=True)
@@ -358,10 +308,39 @@ def test_a_launch_that_fails_leaves_nothing_to_the_next(device: str, monkeypatch
     check_mas(batch, gpu.align(batch, device))
 
 
+@on_each_device
+@LAUNCHES
+def test_a_border_that_never_comes_fails_its_item_alone(
+    device: str, launches: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tickets begin with the second one: the first strip of the first item is never computed."""
+
+    def one_drawn(words: int, items: int) -> gpu_borders.Borders:
+        counters = torch.zeros(1 + items, dtype=torch.int32, device=device)
+        return gpu_borders.Borders(torch.zeros(words, dtype=torch.int64, device=device), counters[:1] + 1, counters[1:])
+
+    monkeypatch.setattr(gpu_borders, "_cleared", lambda _, words, items: one_drawn(words, items))
+    monkeypatch.setattr(gpu, "PATIENCE", 3)
+    forward, _ = watched(monkeypatch, really=True)
+    rng = np.random.default_rng(11)
+    shapes = [(100, 130), (5, 40), (70, 72)]
+    batch = mas_batch([dyadic(rng, shape) for shape in shapes], DType.FLOAT32)
+    with way_back(launches):
+        result, expected = gpu.align(batch, device, paths=True), cpu.align(batch, paths=True)
+    assert len(forward.grids) == 1
+    assert result.statuses.tolist() == [Status.INTERNAL, Status.OK, Status.OK]
+    assert np.isnan(result.scores[0])
+    assert not result.durations[:100].any()
+    assert not result.paths[:130].any()
+    np.testing.assert_array_equal(result.durations[100:], expected.durations[100:])
+    np.testing.assert_array_equal(result.paths[130:], expected.paths[130:])
+    np.testing.assert_array_equal(result.scores[1:], expected.scores[1:])
+
+
 @pytest.mark.interpreter
 @pytest.mark.parametrize("dtype", [DType.FLOAT32, DType.FLOAT64])
 @LAUNCHES
-def test_a_border_that_never_comes_fails_its_item_alone(
+def test_words_that_are_never_handed_over_fail_their_item_alone(
     dtype: DType, launches: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gpu, "PATIENCE", 3)
@@ -379,41 +358,6 @@ def test_a_border_that_never_comes_fails_its_item_alone(
 def test_devices_without_kernels_are_refused() -> None:
     with pytest.raises(ValueError, match="Triton kernels run on"):
         gpu.align(mas_batch([np.zeros((2, 3))], DType.FLOAT32), "meta")
-
-
-@on_each_device
-def test_many_chunks(device: str) -> None:
-    """Past 32 chunks the way back is a launch of its own, and its programs a group of chunks each."""
-    rng = np.random.default_rng(15)
-    batch = mas_batch([dyadic(rng, (2, 1057))], DType.FLOAT32)
-    same_results(gpu.align(batch, device), cpu.align(batch))
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("dtype", DType)
-def test_every_edge_of_strips_and_chunks(dtype: DType) -> None:
-    rng = np.random.default_rng(16)
-    edges = [1, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129, 1023, 1024, 1025, 4095, 4096, 4097]
-    shapes = [(s, t) for s in edges for t in edges if s <= t and s * t <= 2**22]
-    batch = mas_batch([dyadic(rng, shape) for shape in shapes], dtype, gap=1)
-    same_results(gpu.align(batch, "cuda"), cpu.align(batch))
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("dtype", DType)
-def test_large_items_equal_the_cpu_kernels(dtype: DType) -> None:
-    rng = np.random.default_rng(5)
-    shapes = [(512, 2048), (1, 3000), (2048, 2048), (700, 701), (160, 800), (1500, 6000)]
-    batch = mas_batch([kind(rng, shape) for shape in shapes for kind in (dyadic, normal)], dtype, padding=3)
-    same_results(gpu.align(batch, "cuda"), cpu.align(batch))
-
-
-@pytest.mark.gpu
-def test_many_items_equal_the_cpu_kernels() -> None:
-    rng = np.random.default_rng(6)
-    shapes = rng.integers(0, 150, (3000, 2))
-    batch = mas_batch([dyadic(rng, (int(s), int(s + more))) for s, more in shapes], DType.FLOAT32)
-    same_results(gpu.align(batch, "cuda"), cpu.align(batch))
 
 
 @pytest.mark.gpu
@@ -436,20 +380,6 @@ def test_a_captured_graph_gives_new_answers_for_new_scores() -> None:
         for b, own in enumerate(itertools.pairwise(starts)):
             np.testing.assert_array_equal(found.durations[b, : int(tokens[b])].cpu(), expected.durations[slice(*own)])
         np.testing.assert_array_equal(found.scores.cpu(), expected.scores)
-
-
-@pytest.mark.gpu
-def test_offsets_beyond_32_bits() -> None:
-    """Three items of 2³⁰ scores each, in half precision; the last one begins past 2³¹ elements."""
-    value = torch.zeros(3, 4096, 2**18, dtype=torch.float16, device="cuda")
-    value[2].copy_(torch.arange(2**18, device="cuda") % 7 - 3)
-    tokens = torch.tensor([4096, 1, 4096], device="cuda")
-    frames = torch.tensor([2**18] * 3, device="cuda")
-    found = gpu.launch(value, tokens, frames)
-    assert found.statuses.tolist() == [Status.OK] * 3
-    # All rows are alike, so every path is as good, and ties stay: the last token has all frames that it can.
-    assert found.durations[2].tolist() == [1] * 4095 + [2**18 - 4095]
-    assert found.scores[2].item() == float(value[2, 0].double().sum())
 
 
 @pytest.mark.gpu

@@ -337,8 +337,9 @@ def test_devices_without_kernels_are_refused() -> None:
 def test_every_edge_equals_the_cpu_kernels(dtype: DType, modified: bool) -> None:
     from alignd_kernels.transducer import cpu
 
-    edges = [1, 15, 16, 17, *EDGES[1:], 127, 128, 129, 1023, 1025]
+    edges = [1, 15, 16, 17, *EDGES[1:], 127, 128, 129, 1023, 1024, 1025, 4095, 4096, 4097]
     shapes = [(t, u - 1) for t in edges for u in edges if t * u <= 2**18 and (u <= t or not modified)]
+    shapes += [(1025, 1024), (4097, 1024)] if modified else [(1025, 1024), (4097, 1024), (1025, 4096)]
     batch = batch_of(shapes, dtype, modified=modified, gap=1)
     same_results(gpu.align(batch, "cuda"), cpu.align(batch, None))
 

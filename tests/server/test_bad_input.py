@@ -8,14 +8,14 @@ import grpc
 import numpy as np
 import numpy.typing as npt
 import pytest
-from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from alignd import wire
 from alignd.v1 import alignment_pb2 as pb
 from alignd.wire import DataType, ItemCode
 from support import reference_answers, workloads
-from support.raw import ask, call
+from support.raw import ask, call, stored
+from support.refusals import assert_malformed, refusal
 from support.server_process import ServerProcess
 
 MAS, CTC = wire.MAXIMUM_PATH, wire.FORCED_ALIGN
@@ -23,13 +23,6 @@ NAN, INF = float("nan"), float("inf")
 STAR = wire.STAR
 
 FloatArray = npt.NDArray[np.floating]
-
-
-def stored(values: FloatArray, data_type: DataType) -> npt.NDArray[Any]:
-    """Values as the wire holds them."""
-    if data_type is DataType.BFLOAT16:
-        return (values.astype(np.float32).view(np.uint32) >> 16).astype(np.uint16)
-    return values.astype(data_type.value).view(data_type.storage)
 
 
 def mas_request(items: Sequence[FloatArray], data_type: DataType = DataType.FLOAT32) -> wire.MasRequest:
@@ -285,23 +278,6 @@ MALFORMED: list[tuple[Any, bytes, str, list[str]]] = [
 ]
 
 
-def refusal(server: ServerProcess, rpc: Any, message: bytes, promise: str | None = None) -> grpc.RpcError:
-    with pytest.raises(grpc.RpcError) as caught:
-        call(server.target, rpc, message, promise=promise)
-    return caught.value
-
-
-def assert_malformed(error: grpc.RpcError, field: str, words: Sequence[str]) -> None:
-    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT, error
-    (detail,) = rpc_status.from_call(error).details
-    bad = error_details_pb2.BadRequest()
-    assert detail.Unpack(bad)
-    (violation,) = bad.field_violations
-    assert violation.field == field
-    assert all(word in violation.description for word in words), violation.description
-    assert violation.description in error.details()
-
-
 def assert_answers(server: ServerProcess) -> None:
     small = workloads.small_mas(np.random.default_rng(3))
     durations = ask(server.target, MAS, small).durations
@@ -311,23 +287,17 @@ def assert_answers(server: ServerProcess) -> None:
 @pytest.mark.parametrize("case", MALFORMED, ids=lambda case: f"{case[0].name}-{case[2]}-{case[3][0]}")
 def test_malformed_requests(server: ServerProcess, case: tuple[Any, bytes, str, list[str]]) -> None:
     rpc, message, field, words = case
-    peak = peak_bytes(server)
-    assert_malformed(refusal(server, rpc, message), field, words)
-    assert_malformed(refusal(server, rpc, message, promise=str(len(message))), field, words)
-    assert peak_bytes(server) - peak < 256 << 20  # a lying length costs no memory
+    peak = server.peak_bytes()
+    assert_malformed(refusal(server.target, rpc, message), field, words)
+    assert_malformed(refusal(server.target, rpc, message, promise=str(len(message))), field, words)
+    assert server.peak_bytes() - peak < 256 << 20  # a lying length costs no memory
     assert_answers(server)
-
-
-def peak_bytes(server: ServerProcess) -> int:
-    with open(f"/proc/{server.process.pid}/status") as lines:
-        (peak,) = (line for line in lines if line.startswith("VmHWM"))
-    return int(peak.split()[1]) * 1024
 
 
 def test_a_request_of_more_items_than_the_queue_holds(server: ServerProcess) -> None:
     """It could never be queued, now or later: not a case for trying again."""
     limit = ask(server.target, wire.GET_SERVER_INFO, wire.ServerInfoRequest()).limits.max_queue_items
-    error = refusal(server, MAS, mas_message([1] * (limit + 1), [1] * (limit + 1), 4 * (limit + 1)))
+    error = refusal(server.target, MAS, mas_message([1] * (limit + 1), [1] * (limit + 1), 4 * (limit + 1)))
     assert_malformed(error, "", [str(limit + 1), str(limit)])
 
 
@@ -340,13 +310,13 @@ SMALL = wire.MAXIMUM_PATH.encode_request(workloads.small_mas(np.random.default_r
     "promise", ["", "-1", "1e3", "12.0", "0x10", " 7", "many", "9" * 30, "9" * 5000], ids=lambda promise: promise[:9]
 )
 def test_a_promise_that_is_no_number(server: ServerProcess, promise: str) -> None:
-    assert_malformed(refusal(server, MAS, SMALL, promise), "alignd-bytes", ["is no number of bytes"])
+    assert_malformed(refusal(server.target, MAS, SMALL, promise), "alignd-bytes", ["is no number of bytes"])
 
 
 @pytest.mark.parametrize("promise", [0, 1, len(SMALL) - 1])
 def test_a_message_larger_than_promised(server: ServerProcess, promise: int) -> None:
     words = [f"{promise} bytes promised", f"{len(SMALL)} sent"]
-    assert_malformed(refusal(server, MAS, SMALL, str(promise)), "alignd-bytes", words)
+    assert_malformed(refusal(server.target, MAS, SMALL, str(promise)), "alignd-bytes", words)
 
 
 def test_a_message_smaller_than_promised_is_answered(server: ServerProcess) -> None:
@@ -356,7 +326,7 @@ def test_a_message_smaller_than_promised_is_answered(server: ServerProcess) -> N
 
 @pytest.mark.parametrize("promise", [(64 << 20) + 1, 10**19])
 def test_a_promise_over_the_limit(server: ServerProcess, promise: int) -> None:
-    error = refusal(server, MAS, SMALL, str(promise))
+    error = refusal(server.target, MAS, SMALL, str(promise))
     assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert rpc_status.from_call(error) is None  # nothing says to try again: it would never pass
     for word in (str(promise), str(64 << 20), "--max-message-bytes"):
@@ -365,7 +335,7 @@ def test_a_promise_over_the_limit(server: ServerProcess, promise: int) -> None:
 
 @pytest.mark.parametrize("promise", [None, "10"])
 def test_a_message_over_the_limit(server: ServerProcess, promise: str | None) -> None:
-    error = refusal(server, MAS, b"\0" * ((64 << 20) + 1), promise)
+    error = refusal(server.target, MAS, b"\0" * ((64 << 20) + 1), promise)
     assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert rpc_status.from_call(error) is None
     assert_answers(server)

@@ -297,3 +297,43 @@ def test_two_clients_on_one_device(client: AlignClient, device: str) -> None:
         one, two = list(client.align_mas(values)), list(other.align_mas(values))
     check_mas(values, one)
     check_mas(values, two)
+
+
+@pytest.mark.parametrize("device", [pytest.param("cuda:0", marks=pytest.mark.gpu)], indirect=True)
+def test_no_request_waits_for_a_kernel_to_be_compiled(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of any operation and type, short or long: as the metric tells."""
+    from alignd_kernels import gpu_common
+    from alignd_kernels.ctc import gpu as ctc_gpu
+    from alignd_kernels.ctc import gpu_long
+
+    monkeypatch.setattr(gpu_common, "_compiled", {})  # nothing of what other tests have launched
+    engine = create_engine(device, audio=False)
+    with AlignClient.in_process(device) as client:
+
+        def seconds() -> float:
+            return engine.metrics.registry.get_sample_value("alignd_kernel_compile_seconds") or 0.0
+
+        before = seconds()
+        assert gpu_common.compile_seconds() > 0
+        for dtype in (np.float16, np.float32, np.float64):
+            values = [np.zeros(shape, dtype) for shape in ((3, 5), (70, 99), (3, 1100))]
+            maps = [np.full((2, *value.shape), 0.5, dtype) for value in values]
+            lattices = [np.zeros((frames, labels + 1, 2), dtype) for labels, frames in ((3, 5), (70, 99))]
+            log_probs = [np.zeros((frames, 7), dtype) for frames in (5, 99, 600)]
+            targets = [np.arange(labels, dtype=np.int32) % 6 + 1 for labels in (3, 70, 3)]
+            targets[0][1] = -1  # the wildcard
+            answers = [*client.align_mas(values), *client.mas_posteriors(values)]
+            answers += [*client.align_latents((value.T, value.T[:3]) for value in values[:2])]
+            answers += [*client.align_transducer(lattices), *client.transducer_posteriors(lattices)]
+            for mode in ("mas", "dtw", "stepwise"):
+                answers += client.align_attention(maps, mode=mode)
+            for star_score in (0.0, "max"):
+                answers += client.align_ctc(log_probs, targets, star_score=star_score)
+                answers += client.ctc_posteriors(log_probs, targets, star_score=star_score)
+            with monkeypatch.context() as patch:
+                patch.setattr(ctc_gpu, "KEPT_BYTES", 0)
+                patch.setattr(gpu_long, "window_bytes", lambda *_: 1)  # each item in windows
+                answers += client.align_ctc(log_probs, targets)
+            assert all(answer.status.ok for answer in answers)
+        assert seconds() == before
+    engine.close(10)

@@ -4,12 +4,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import grpc
 import numpy as np
 import numpy.typing as npt
 import pytest
-from google.rpc import error_details_pb2
-from grpc_status import rpc_status
 
 from alignd import wire
 from alignd.v1 import alignment_pb2 as pb
@@ -19,7 +16,8 @@ from alignd_kernels.transducer import cpu, reference
 from alignd_kernels.transducer.batch import reduced
 from alignd_server.engine import create_engine
 from support import reference_answers
-from support.raw import ask, call
+from support.raw import ask, stored
+from support.refusals import assert_malformed, refusal
 from support.server_process import ServerProcess
 
 ALIGN, POSTERIORS = wire.TRANSDUCER_ALIGN, wire.TRANSDUCER_POSTERIORS
@@ -27,13 +25,6 @@ BOTH = pytest.mark.parametrize("rpc", [ALIGN, POSTERIORS], ids=lambda rpc: rpc.n
 MODIFIED = pytest.mark.parametrize("modified", [False, True], ids=["standard", "modified"])
 
 FloatArray = npt.NDArray[np.floating]
-
-
-def stored(values: FloatArray, data_type: DataType) -> npt.NDArray[Any]:
-    """Values as the wire holds them."""
-    if data_type is DataType.BFLOAT16:
-        return (values.astype(np.float32).view(np.uint32) >> 16).astype(np.uint16)
-    return values.astype(data_type.value).view(data_type.storage)
 
 
 def request_of(
@@ -173,15 +164,7 @@ MALFORMED: list[tuple[bytes, str, str]] = [
 @pytest.mark.parametrize("case", MALFORMED, ids=lambda case: f"{case[1]}-{case[2]}")
 def test_malformed_requests(server: ServerProcess, rpc: Any, case: tuple[bytes, str, str]) -> None:
     data, field, words = case
-    with pytest.raises(grpc.RpcError) as caught:
-        call(server.target, rpc, data)
-    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-    (detail,) = rpc_status.from_call(caught.value).details
-    bad = error_details_pb2.BadRequest()
-    assert detail.Unpack(bad)
-    (violation,) = bad.field_violations
-    assert violation.field == field
-    assert words in violation.description
+    assert_malformed(refusal(server.target, rpc, data), field, [words])
     assert ask(server.target, ALIGN, request_of([grid(3, 1)])).statuses[0].ok
 
 

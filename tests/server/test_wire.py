@@ -174,6 +174,12 @@ def attention_of(heads: int, tokens: int, frames: int, **more: Any) -> wire.Atte
     return wire.AttentionRequest(values, wire.DataType.FLOAT32, *lengths, **more)
 
 
+def latents_of(channels: int) -> wire.LatentsRequest:
+    """One item without tokens and frames."""
+    nothing, lengths = np.zeros(0, "f4"), np.zeros(1, np.int64)
+    return wire.LatentsRequest(nothing, nothing, nothing, wire.DataType.FLOAT32, lengths, lengths, channels, True)
+
+
 def transducer_of(frames: int, labels: int) -> wire.TransducerRequest:
     lengths = (np.array([length], np.int64) for length in (frames, labels))
     return wire.TransducerRequest(np.zeros(2 * frames * (labels + 1), "f4"), wire.DataType.FLOAT32, *lengths)
@@ -449,6 +455,7 @@ def test_fields_of_a_newer_client_are_passed_over() -> None:
         (wire.ALIGN_ATTENTION, attention_of(0, 3 << 20, 1), "tokens"),
         (wire.ALIGN_ATTENTION, attention_of(3 << 20, 1, 0), "heads"),
         (wire.ALIGN_ATTENTION, attention_of(1, 1, 1, mode=wire.AttentionMode.STEPWISE, log=True), "log"),
+        (wire.MAXIMUM_PATH_FROM_LATENTS, latents_of(channels=3 << 20), "channels"),
         (wire.TRANSDUCER_ALIGN, transducer_of(frames=0, labels=3 << 20), "labels"),
         (wire.TRANSDUCER_POSTERIORS, transducer_of(frames=0, labels=3 << 20), "labels"),
     ],

@@ -3,8 +3,10 @@
 from typing import Any
 
 import grpc
+import numpy as np
+import numpy.typing as npt
 
-from alignd.wire import BYTES_METADATA, Rpc
+from alignd.wire import BYTES_METADATA, DataType, Rpc
 
 
 def call(
@@ -23,3 +25,10 @@ def ask(target: str, rpc: Rpc[Any, Any], request: Any, timeout: float | None = 3
     """An honest request and its reply."""
     message = rpc.encode_request(request)
     return rpc.decode_reply(call(target, rpc, message, promise=str(len(message)), timeout=timeout))
+
+
+def stored(values: npt.NDArray[np.floating], data_type: DataType) -> npt.NDArray[Any]:
+    """Values as the wire holds them."""
+    if data_type is DataType.BFLOAT16:
+        return (values.astype(np.float32).view(np.uint32) >> 16).astype(np.uint16)
+    return values.astype(data_type.value).view(data_type.storage)

@@ -75,6 +75,12 @@ class ServerProcess:
                 total += float(value)
         return total
 
+    def peak_bytes(self) -> int:
+        """The most memory that the process has held at a time."""
+        with open(f"/proc/{self.process.pid}/status") as lines:
+            (peak,) = (line for line in lines if line.startswith("VmHWM"))
+        return int(peak.split()[1]) * 1024
+
     def terminate(self, timeout: float = 60.0) -> int:
         """Send SIGTERM; returns the exit code."""
         self.process.send_signal(signal.SIGTERM)

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from alignd.v1 import alignment_pb2 as pb
 from alignd.wire.arrays import Buffers, DataType, Int64Array, from_bytes, lengths, to_bytes, total, with_payload
-from alignd.wire.ragged import Column, Ragged
+from alignd.wire.ragged import MAX_UNBACKED, Column, Ragged
 from alignd.wire.rpc import UNTIMED, ItemStatus, MalformedRequestError, Rpc, Timing, parse_request
 
 
@@ -90,6 +90,9 @@ def _check_request(request: LatentsRequest) -> None:
     if request.channels < 1:
         raise MalformedRequestError(("channels", f"{request.channels}; there must be at least one"))
     LATENT_PATHS.check_sizes(request)
+    if request.channels > MAX_UNBACKED and not request.tokens.any() and not request.frames.any():
+        reason = f"{request.channels}, but no item has frames or tokens: a length without values"
+        raise MalformedRequestError(("channels", reason))
 
 
 def _decode_request(data: bytes, max_items: int | None = None) -> LatentsRequest:

@@ -7,7 +7,7 @@ import numpy as np
 
 from alignd.wire import MAXIMUM_PATH_FROM_LATENTS, DataType, LatentsReply, LatentsRequest
 from alignd.wire.latents import LATENT_PATHS
-from alignd_kernels import mas
+from alignd_kernels.mas import latents
 from alignd_kernels.mas.latents import LatentBatch, Rows
 from alignd_kernels.ragged import Int64Array
 from alignd_kernels.status import Status
@@ -46,8 +46,8 @@ class LatentsOperation(FamilyOperation[LatentsRequest, LatentsReply]):
         means: Any = tokens * channels
         log_sigmas = None if requests[0].unit else rows("log_sigmas", means)
         dtype = DTYPES[requests[0].data_type]
-        latents = rows("latents", frames * channels)
-        return LatentBatch(latents, rows("means", means), log_sigmas, dtype, tokens, frames, channels)
+        z = rows("latents", frames * channels)
+        return LatentBatch(z, rows("means", means), log_sigmas, dtype, tokens, frames, channels)
 
     def reason(self, request: LatentsRequest, item: int, status: Status) -> str:
-        return mas.reason(status, int(request.tokens[item]), int(request.frames[item]))
+        return latents.reason(status, int(request.tokens[item]), int(request.frames[item]), request.channels)
