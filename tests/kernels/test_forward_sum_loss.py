@@ -387,6 +387,8 @@ def test_binarize_lists_what_has_no_path() -> None:
         ak.binarize(soft, torch.tensor([3, 3, 3, 3]), torch.tensor([5, 5, 5, 2]))
     statuses = {1: Status.NO_FINITE_PATH, 2: Status.NOT_FINITE, 3: Status.TOO_FEW_FRAMES}
     assert caught.value.statuses == statuses
+    assert caught.value.reasons[1] == "every path meets a probability of 0 (3 tokens, 5 frames)"
+    assert caught.value.reasons[2].startswith("a negative probability, NaN or +inf")
 
 
 def test_binarization_loss_refuses_what_is_no_probability() -> None:
