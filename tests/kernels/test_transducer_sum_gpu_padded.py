@@ -102,6 +102,7 @@ BAD: dict[str, tuple[str, dict[str, Any], type[Exception], str]] = {
     "a number": ("packed", {"frames": 5}, ValueError, "input_lengths must be of shape"),
     "no lengths": ("packed", {"labels": None}, ValueError, "need target_lengths"),
     "another device": ("padded", {"targets": np.ones((3, 3), np.int64)}, ValueError, "targets is on the host"),
+    "integers": ("padded", {"log_probs": torch.zeros(3, 5, 4, 5).int()}, TypeError, "scores must be .*, not int32"),
     "float targets": ("padded", {"targets": torch.ones(3, 3)}, TypeError, "targets must be integers"),
 }
 
