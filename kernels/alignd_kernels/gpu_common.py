@@ -22,7 +22,22 @@ TORCH_DTYPES: Final = {
     DType.FLOAT32: torch.float32,
     DType.FLOAT64: torch.float64,
 }
-DTYPES: Final = {stored: dtype for dtype, stored in TORCH_DTYPES.items()}
+
+
+class _DTypes(dict[torch.dtype, DType]):
+    """By torch's name of it.
+
+    Raises:
+        TypeError: scores are of no type that has kernels.
+    """
+
+    def __missing__(self, dtype: torch.dtype) -> DType:
+        raise TypeError(
+            f"scores must be float16, bfloat16, float32 or float64, not {str(dtype).removeprefix('torch.')}"
+        )
+
+
+DTYPES: Final = _DTypes((stored, dtype) for dtype, stored in TORCH_DTYPES.items())
 
 INTERPRETED: Final = os.environ.get("TRITON_INTERPRET") == "1"
 

@@ -412,6 +412,20 @@ def test_binarization_loss() -> None:
             ak.attention_binarization_loss(other, soft)
 
 
+def test_gradcheck_of_the_binarization_loss() -> None:
+    """Smaller probabilities than `eps`, whatever it is, have no slope."""
+    generator = torch.Generator().manual_seed(9)
+    scores = torch.rand(2, 1, 5, 3, dtype=torch.float64, generator=generator)
+    hard = ak.binarize(scores, torch.tensor([3, 2]), torch.tensor([5, 4]))
+    soft = (scores + 0.1).requires_grad_()
+    for eps in (1e-12, 0.8):
+        assert torch.autograd.gradcheck(lambda x, eps=eps: ak.attention_binarization_loss(hard, x, eps), (soft,))
+    (gradient,) = torch.autograd.grad(ak.attention_binarization_loss(hard, soft, 0.8), soft)
+    assert (gradient != 0).equal((hard == 1) & (soft >= 0.8))
+    assert (gradient != 0).any()
+    assert ((hard == 1) & (soft < 0.8)).any()
+
+
 def test_logarithms_are_no_probabilities() -> None:
     with pytest.raises(ValueError, match="softmax"):
         ak.binarize(torch.randn(1, 9, 4).log_softmax(-1), torch.tensor([4]), torch.tensor([9]))
