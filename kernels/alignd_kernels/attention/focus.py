@@ -20,8 +20,8 @@ GROUP: Final = 8
 """Heads whose rates are summed side by side: each sum is a chain of dependent additions."""
 
 FEW_TOKENS: Final = 64
-"""Below this the chain takes more than a tenth of what reading a head does. Above, pairs of heads do, which threads share
-evenly: of 20 heads in eights one thread gets 12."""
+"""Below this the chain takes more than a tenth of what reading a head does. Above, pairs of heads do, which threads
+share evenly: of 20 heads in eights one thread gets 12."""
 
 INFINITY: Final = {types.uint16: 0x7C00, types.int16: 0x7F80}
 """Stored bits of +inf in float16 and bfloat16."""
