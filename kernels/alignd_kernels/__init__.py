@@ -29,6 +29,7 @@ from alignd_kernels.status import InvalidItemsError, Status
 from alignd_kernels.stepwise.functions import choose_heads, focus_rate, stepwise_expectation, stepwise_hard
 from alignd_kernels.transducer.loss import rnnt_loss
 from alignd_kernels.transducer.padded import transducer_align
+from alignd_kernels.transducer.sum_padded import transducer_posteriors
 
 if TYPE_CHECKING:
     from alignd_kernels.stepwise.module import (
@@ -64,6 +65,7 @@ __all__ = [
     "stepwise_hard",
     "subtract_label_priors",
     "transducer_align",
+    "transducer_posteriors",
     "warm_up",
 ]
 

@@ -7,6 +7,7 @@ import torch
 
 from alignd_kernels.dtypes import DType
 from alignd_kernels.gpu_common import DTYPES, accumulator_of
+from alignd_kernels.gpu_copies import together
 
 
 class OnDevice(ABC):
@@ -43,6 +44,12 @@ class OnDevice(ABC):
     def empty(self, size: int, dtype: torch.dtype | None = None) -> torch.Tensor:
         """Memory for so many, of the accumulator's type if none is given."""
         return torch.empty(size, dtype=accumulator_of(self.dtype) if dtype is None else dtype, device=self.device)
+
+    def sums(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Memory for the costs, scores and statuses of `DeviceSums`."""
+        of_items = accumulator_of(self.dtype), torch.float64, torch.int32
+        costs, scores, statuses = together(self.device, *((self.items, dtype) for dtype in of_items))
+        return costs, scores, statuses
 
 
 class DeviceSums(NamedTuple):

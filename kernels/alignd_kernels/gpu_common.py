@@ -1,5 +1,5 @@
 # mypy: allow-untyped-calls
-"""What runs the GPU kernels of all families: copies, the launch, timing."""
+"""What runs the GPU kernels of all families: the launch, timing."""
 
 import os
 import threading
@@ -9,13 +9,12 @@ from contextlib import contextmanager, nullcontext
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from alignd_kernels import arrays
 from alignd_kernels.dtypes import DType
 from alignd_kernels.gpu_language import LAUNCH_OPTIONS
-from alignd_kernels.ragged import Buffers, Int64Array, offsets_of
+from alignd_kernels.ragged import Int64Array
 
 TORCH_DTYPES: Final = {
     DType.FLOAT16: torch.float16,
@@ -23,7 +22,22 @@ TORCH_DTYPES: Final = {
     DType.FLOAT32: torch.float32,
     DType.FLOAT64: torch.float64,
 }
-DTYPES: Final = {stored: dtype for dtype, stored in TORCH_DTYPES.items()}
+
+
+class _DTypes(dict[torch.dtype, DType]):
+    """By torch's name of it.
+
+    Raises:
+        TypeError: scores are of no type that has kernels.
+    """
+
+    def __missing__(self, dtype: torch.dtype) -> DType:
+        raise TypeError(
+            f"scores must be float16, bfloat16, float32 or float64, not {str(dtype).removeprefix('torch.')}"
+        )
+
+
+DTYPES: Final = _DTypes((stored, dtype) for dtype, stored in TORCH_DTYPES.items())
 
 INTERPRETED: Final = os.environ.get("TRITON_INTERPRET") == "1"
 
@@ -55,74 +69,6 @@ def current(device: torch.device) -> Iterator[None]:
             yield
         except torch.cuda.OutOfMemoryError as error:
             raise MemoryError(str(error)) from error
-
-
-def to_device(array: npt.NDArray[np.generic], device: torch.device, dtype: torch.dtype) -> torch.Tensor:
-    """A copy of a 1-D or 2-D array on the device, seen as `dtype` (of the same size); not awaited.
-
-    The staging memory is pinned, so that the copy to a GPU overlaps with other work; torch keeps it till the copy ends.
-    """
-    staging = torch.empty(array.shape, dtype=dtype, pin_memory=device.type == "cuda")
-    np.copyto(_as_numpy(staging, array.dtype), array)
-    return staging.to(device, non_blocking=True)
-
-
-def staged(
-    buffers: Buffers | torch.Tensor | tuple[torch.Tensor, ...],
-    sources: Int64Array | None,
-    offsets: Int64Array,
-    device: torch.device,
-    dtype: torch.dtype,
-) -> tuple[torch.Tensor, Int64Array]:
-    """All buffers end to end on the device, and the items' offsets among them. An array is copied from where it lies
-    into the staging memory, and nowhere else; a tensor, which lies on the device already, only to be joined to others.
-
-    Raises:
-        ValueError: several buffers and no `sources`; a tensor on another device, of another type, or with gaps.
-    """
-    pieces = buffers if isinstance(buffers, tuple) else (buffers,)
-    begins = offsets_of(np.array([len(piece) for piece in pieces], np.int64))
-    if isinstance(buffers, tuple):
-        if sources is None:
-            raise ValueError("a batch of several buffers needs `sources`, the buffer of each item")
-        offsets = offsets + begins[sources]
-    if isinstance(pieces[0], torch.Tensor):
-        return _joined(pieces, device, dtype), offsets
-    staging = torch.empty(int(begins[-1]), dtype=dtype, pin_memory=device.type == "cuda")
-    target = _as_numpy(staging, pieces[0].dtype)
-    for piece, begin, end in zip(pieces, begins, begins[1:]):
-        np.copyto(target[begin:end], piece)
-    return staging.to(device, non_blocking=True), offsets
-
-
-def _joined(pieces: Sequence[torch.Tensor], device: torch.device, dtype: torch.dtype) -> torch.Tensor:
-    device = torch.empty(0, device=device).device  # with its index
-    for piece in pieces:
-        if piece.device != device or piece.dtype != dtype:
-            raise ValueError(f"a tensor of {piece.dtype} on {piece.device}, not of {dtype} on {device}")
-        if piece.dim() != 1 or not piece.is_contiguous():
-            raise ValueError("a tensor of values must be 1-D and contiguous")
-    return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
-
-
-def _as_numpy(tensor: torch.Tensor, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    """The memory of a host tensor as an array of another type of the same size."""
-    same_bits = {2: torch.int16, 4: torch.int32, 8: torch.int64}[dtype.itemsize]
-    array: npt.NDArray[Any] = tensor.view(same_bits).numpy().view(dtype)
-    return array
-
-
-def to_host(tensors: Sequence[torch.Tensor]) -> list[npt.NDArray[Any]]:
-    """The tensors as arrays, after everything queued on the device's current stream: the one wait of a batch."""
-    if tensors[0].device.type != "cuda":
-        return [tensor.numpy() for tensor in tensors]
-    staging = [torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True) for tensor in tensors]
-    for pinned, tensor in zip(staging, tensors):
-        pinned.copy_(tensor, non_blocking=True)
-    copied = torch.cuda.Event()
-    copied.record()
-    copied.synchronize()
-    return [pinned.numpy().copy() for pinned in staging]  # pinned memory is scarce: do not let results hold it
 
 
 class Stopwatch:

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from pydantic_settings import CliApp, SettingsError
 
 from alignd_server import __version__, logs, malloc
-from alignd_server.settings import Settings, unknown_variables
+from alignd_server.settings import Settings, keep_gpu_kernels, unknown_variables
 
 log = structlog.get_logger("alignd.server")
 
@@ -21,6 +21,7 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout.write(f"alignd-server {__version__}\n")
         return 0
     malloc.set_thresholds()  # before threads start
+    keep_gpu_kernels(os.environ)
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its own log has no structure; what matters is raised too
     try:
         settings = CliApp.run(Settings, cli_args=arguments)

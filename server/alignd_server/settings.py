@@ -1,7 +1,8 @@
 """Every setting of the server, from flags, `ALIGND_…` variables and defaults, in this order."""
 
 import ipaddress
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, MutableMapping
 from difflib import get_close_matches
 from typing import Annotated, Literal
 
@@ -102,6 +103,14 @@ def is_loopback(address: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def keep_gpu_kernels(environment: MutableMapping[str, str]) -> None:
+    """Let Triton keep a GPU's compiled kernels in `ALIGND_CACHE_DIR` too, if that is set and Triton's own variable is
+    not; to be called before Triton is imported."""
+    folder = environment.get("ALIGND_CACHE_DIR")
+    if folder:
+        environment.setdefault("TRITON_CACHE_DIR", os.path.join(folder, "triton"))
 
 
 def unknown_variables(environment: Mapping[str, str]) -> dict[str, str]:

@@ -294,6 +294,16 @@ def test_priors_are_the_mean_posterior_of_each_column(kind: str, dtype: Any) -> 
     assert np.array_equal(np.asarray(ak.subtract_label_priors(given[0], priors, 0.0)), log_probs, equal_nan=True)
 
 
+def test_gradcheck_of_subtracted_priors() -> None:
+    generator = torch.Generator().manual_seed(7)
+    log_probs = torch.randn(2, 3, 4, dtype=torch.float64, generator=generator, requires_grad=True)
+    priors = torch.tensor([-0.5, -torch.inf, -2.0, -3.0], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: ak.subtract_label_priors(x, priors, 0.3), (log_probs,))
+    with torch.no_grad():
+        priors[1] = -1.0
+    assert torch.autograd.gradcheck(lambda x, p: ak.subtract_label_priors(x, p, 0.3), (log_probs, priors))
+
+
 def test_priors_lengthen_labels_of_a_peaky_model() -> None:
     """Blank outweighs a label by little in the frames around its peak: without the prior they are the label's."""
     log_probs = np.full((1, 20, 3), np.log(0.01))
@@ -421,6 +431,19 @@ def test_target_columns_go_into_a_batch_as_they_are_and_have_gradients() -> None
         slopes.append(leaf.grad)
     assert torch.equal(*slopes)
     assert columns.tolist() == [0, 4, 20]
+
+
+@pytest.mark.parametrize("single", [False, True])
+def test_gradcheck_of_target_columns(single: bool) -> None:
+    """By log-probs, also where a label comes again and where blank's column fills up an item with fewer labels."""
+    generator = torch.Generator().manual_seed(8)
+    log_probs = torch.randn(2, 3, 5, dtype=torch.float64, generator=generator)
+    arguments = (torch.tensor([[4, 1, 4], [2, 3, 0]]), torch.tensor([3, 1]))
+    if single:
+        log_probs, arguments = log_probs[0], (arguments[0][0],)
+    taken, *_ = ak.ctc_target_columns(log_probs, *arguments)
+    assert taken.shape[-1] == 3
+    assert torch.autograd.gradcheck(lambda x: ak.ctc_target_columns(x, *arguments)[0], (log_probs.requires_grad_(),))
 
 
 def test_bad_target_columns() -> None:

@@ -387,6 +387,8 @@ def test_binarize_lists_what_has_no_path() -> None:
         ak.binarize(soft, torch.tensor([3, 3, 3, 3]), torch.tensor([5, 5, 5, 2]))
     statuses = {1: Status.NO_FINITE_PATH, 2: Status.NOT_FINITE, 3: Status.TOO_FEW_FRAMES}
     assert caught.value.statuses == statuses
+    assert caught.value.reasons[1] == "every path meets a probability of 0 (3 tokens, 5 frames)"
+    assert caught.value.reasons[2].startswith("a negative probability, NaN or +inf")
 
 
 def test_binarization_loss_refuses_what_is_no_probability() -> None:
@@ -408,6 +410,20 @@ def test_binarization_loss() -> None:
     for other in (torch.zeros(1, 3, 2), torch.ones(2)):
         with pytest.raises(ValueError, match=r"one shape|nothing in hard"):
             ak.attention_binarization_loss(other, soft)
+
+
+def test_gradcheck_of_the_binarization_loss() -> None:
+    """Smaller probabilities than `eps`, whatever it is, have no slope."""
+    generator = torch.Generator().manual_seed(9)
+    scores = torch.rand(2, 1, 5, 3, dtype=torch.float64, generator=generator)
+    hard = ak.binarize(scores, torch.tensor([3, 2]), torch.tensor([5, 4]))
+    soft = (scores + 0.1).requires_grad_()
+    for eps in (1e-12, 0.8):
+        assert torch.autograd.gradcheck(lambda x, eps=eps: ak.attention_binarization_loss(hard, x, eps), (soft,))
+    (gradient,) = torch.autograd.grad(ak.attention_binarization_loss(hard, soft, 0.8), soft)
+    assert (gradient != 0).equal((hard == 1) & (soft >= 0.8))
+    assert (gradient != 0).any()
+    assert ((hard == 1) & (soft < 0.8)).any()
 
 
 def test_logarithms_are_no_probabilities() -> None:

@@ -73,6 +73,28 @@ def test_interpreted_on_the_cpu() -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.interpreter
+@pytest.mark.parametrize("dtype", [torch.int32, torch.bool, torch.complex64])
+def test_scores_of_no_floating_point_type(dtype: torch.dtype) -> None:
+    """As on the CPU, whatever the family."""
+    from alignd_kernels.ctc.gpu_padded import forced_align_on_gpu
+    from alignd_kernels.ctc.gpu_sum_padded import ctc_posteriors_on_gpu
+    from alignd_kernels.mas.gpu_padded import maximum_path_on_gpu
+    from alignd_kernels.mas.gpu_soft_padded import mas_posteriors_on_gpu
+    from alignd_kernels.transducer.gpu_padded import transducer_align_on_gpu
+
+    x, targets = torch.zeros(1, 2, 2, dtype=dtype), torch.ones(1, 1, dtype=torch.int64)
+    for call in (
+        lambda: maximum_path_on_gpu(x, torch.ones(x.shape), None, True),
+        lambda: mas_posteriors_on_gpu(x, torch.ones(x.shape), True),
+        lambda: forced_align_on_gpu(x, targets, None, None, 0, 0.0, True),
+        lambda: ctc_posteriors_on_gpu(x, targets, None, None, 0, 0.0, True),
+        lambda: transducer_align_on_gpu(x[:, :, None], None, None, None, 0, modified=False, check=True),
+    ):
+        with pytest.raises(TypeError, match=f"scores must be .*, not {str(dtype)[6:]}"):
+            call()
+
+
 @pytest.mark.gpu
 def test_results_stay_on_the_gpu() -> None:
     value, mask = lattices()

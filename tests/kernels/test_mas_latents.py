@@ -16,10 +16,11 @@ from kernels.strategies import stored
 from kernels.subprocesses import WITHOUT_AVX_512, X86, run_script
 
 from alignd_kernels.dtypes import DType, widen
-from alignd_kernels.mas import cpu_latents, reference
+from alignd_kernels.mas import cpu_latents, gaussian_cells, reference
 from alignd_kernels.mas.batch import MasResult
 from alignd_kernels.mas.latents import LatentBatch, Rows, groups_of, reason, reference_lattice
 from alignd_kernels.ragged import offsets_of
+from alignd_kernels.scratch import from_cache_line
 from alignd_kernels.status import Status
 from alignd_kernels.threads import WorkerPool
 
@@ -454,3 +455,19 @@ def test_products_are_exact_whatever_the_callers_settings(device: str) -> None:
         assert getattr(matmul, name) == loose
     finally:
         setattr(matmul, name, before)
+
+
+def test_scratch_is_for_the_items_that_are_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not for one that has more tokens than frames, whatever its channels."""
+    sizes: list[int] = []
+
+    def counted(size: int, dtype: Any) -> Array:
+        sizes.append(size)
+        return from_cache_line(size, dtype)
+
+    monkeypatch.setattr(gaussian_cells, "from_cache_line", counted)
+    items = [item_of(3, 7, 4, 0), (np.zeros((1, 5000)), np.zeros((2, 5000)), np.zeros((2, 5000)))]
+    result = cpu_latents.align(batch_of(items))
+    assert result.statuses.tolist() == [Status.OK, Status.TOO_FEW_FRAMES]
+    assert sizes
+    assert max(sizes) < 5000

@@ -188,6 +188,9 @@ def test_binarize_and_its_loss(on_gpu: Run, device: str) -> None:
     with pytest.raises(ak.InvalidItemsError) as caught:
         on_gpu(ak.binarize, soft, torch.tensor([4, 5, 0]), torch.tensor([9, 4, 3]))
     assert caught.value.statuses == {1: Status.TOO_FEW_FRAMES, 2: Status.EMPTY}
+    soft[0, 2, 1] = -0.5
+    with pytest.raises(ak.InvalidItemsError, match="a negative probability"):
+        on_gpu(ak.binarize, soft, tokens, frames)
     with pytest.raises(ValueError, match=r"text_lengths\[1\] is 8"):
         on_gpu(ak.binarize, soft, torch.tensor([4, 8, 1]), frames)
     with pytest.raises(ValueError, match="softmax"):

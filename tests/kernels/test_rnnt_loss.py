@@ -1,5 +1,6 @@
 """rnnt_loss as users call it: warp_rnnt's arguments and published numbers, gradients, layouts, errors."""
 
+import inspect
 import subprocess
 import sys
 from collections.abc import Callable
@@ -360,6 +361,17 @@ except ImportError as error:
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=100)
     assert "alignd-kernels[gpu]" in done.stdout
+
+
+def test_parameters_are_warp_rnnts_with_ours_after_them() -> None:
+    """Of warp_rnnt 0.7.0, in its order and with its defaults."""
+    required = inspect.Parameter.empty
+    theirs = {"log_probs": required, "labels": required, "frames_lengths": required, "labels_lengths": required}
+    theirs |= {"average_frames": False, "reduction": "none", "blank": 0, "gather": False, "fastemit_lambda": 0.0}
+    theirs |= {"compact": False}
+    found = inspect.signature(ak.rnnt_loss).parameters.values()
+    assert [(each.name, each.default) for each in found] == [*theirs.items(), ("modified", False)]
+    assert {each.kind for each in found} == {inspect.Parameter.POSITIONAL_OR_KEYWORD}
 
 
 @pytest.mark.parametrize("name", ["average_frames", "gather", "compact", "modified"])

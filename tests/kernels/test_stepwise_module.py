@@ -220,6 +220,23 @@ def test_every_parameter_gets_a_gradient_of_central_differences(inputs: dict[str
         assert slope == pytest.approx(float(more - less) / 2e-6, rel=1e-5, abs=1e-6), name
 
 
+@pytest.mark.parametrize("options", [{}, *({"is_tunable": True, "form": form} for form in ("sma", "paper"))])
+def test_gradcheck_of_the_inputs(options: dict[str, Any]) -> None:
+    """Context and attention by queries, keys, values and, where it is used, what the attention starts as."""
+    torch.manual_seed(5)
+    made = ak.StepwiseMonotonicMultiheadAttention(3, 2, 2, n_head=2, attention="monotonic", **options).double().eval()
+    given = [torch.randn(2, length, 3, dtype=torch.float64, requires_grad=True) for length in (2, 3, 3)]
+    if options:
+        given.append(torch.rand(2, 2, 1, dtype=torch.float64, requires_grad=True))
+    masks = torch.zeros(2, 2, 3, dtype=torch.bool), torch.zeros(2, 2, 1, dtype=torch.bool)
+    masks[0][1, :, 2], masks[1][1, 1] = True, True
+
+    def attend(q: Any, k: Any, v: Any, start: Any = None) -> Any:
+        return made(q, k, v, torch.tensor([3, 2]), *masks, aw_prev=start)[:2]
+
+    assert torch.autograd.gradcheck(attend, given)
+
+
 @pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("options", [{}, {"form": "paper"}, {"form": "paper", "hard": True}])
 def test_halves(inputs: dict[str, Any], kind: Any, options: dict[str, Any]) -> None:

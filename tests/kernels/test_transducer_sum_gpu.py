@@ -265,6 +265,14 @@ def test_padded_tensors_on_the_device(device: str, modified: bool) -> None:
     gradients = gpu_sum.scatter_on_gpu(found.found, factors, zeros, *rest, found.statuses, 1, modified=modified)
     wanted = dense(batch, expected.gradients, factors.cpu().numpy(), tuple(log_probs.shape))
     np.testing.assert_array_equal(gradients.cpu(), wanted)
+    nodes, wanted = gpu_sum.posteriors(batch, device), np.zeros(log_probs.shape[:3], np.float32)
+    starts = offsets_of(batch.frames * (batch.labels + 1))
+    for index in range(len(batch)):
+        T, U = int(batch.frames[index]), int(batch.labels[index])
+        wanted[index, :T, : U + 1] = nodes.posteriors[starts[index] : starts[index + 1]].reshape(T, U + 1)
+    sums = gpu_sum.posteriors_on_gpu(log_probs, *rest, 1, modified=modified)
+    np.testing.assert_array_equal(sums.found.cpu(), wanted)
+    np.testing.assert_array_equal(sums.scores.cpu(), nodes.scores)
 
 
 @on_each_device
@@ -293,6 +301,8 @@ def test_items_end_to_end_on_the_device(device: str, modified: bool) -> None:
         )
         np.testing.assert_array_equal(gradients[at : at + nodes].cpu(), wanted.reshape(-1, 3))
         at += nodes
+    sums = gpu_sum.posteriors_on_gpu(log_probs, *rest, 1, modified=modified, largest=(7, 40))
+    np.testing.assert_array_equal(sums.found.cpu(), gpu_sum.posteriors(batch, device).posteriors)
 
 
 @on_each_device
@@ -304,6 +314,10 @@ def test_lengths_beyond_the_tensors_are_caught(device: str) -> None:
     assert found.statuses.tolist() == [Status.INTERNAL] * 3
     assert found.costs.isnan().all()
     assert not found.found.any()
+    nodes = gpu_sum.posteriors_on_gpu(log_probs, targets, *wrong, 1)
+    assert nodes.statuses.tolist() == [Status.INTERNAL] * 3
+    assert nodes.scores.isnan().all()
+    assert not nodes.found.any()
     flat, labels_flat = (torch.from_numpy(part).to(device) for part in (batch.log_probs, batch.targets))
     late = torch.tensor([4, 3, 3], device=device)
     found = gpu_sum.costs_on_gpu(flat.reshape(-1, 3), labels_flat, late, labels, 1, largest=(9, 9))

@@ -9,12 +9,14 @@ from hypothesis import given, settings
 from kernels.strategies import GENERATORS, dyadic, normal, same_results, stored, time_ratio
 from kernels.subprocesses import WITHOUT_AVX_512, X86, run_script
 from kernels.transducer_strategies import (
+    UNIT,
     legal_arcs,
     random_labels,
     read_columns,
     scattered,
     some_of,
     status_of_labels,
+    sum_tolerance,
     transducer_arcs,
     transducer_batch,
     transducer_batches,
@@ -33,19 +35,8 @@ SETTINGS = settings(max_examples=120, deadline=None, derandomize=True)
 FEW = settings(SETTINGS, max_examples=40)
 FASTEMIT = 0.25
 TOPOLOGIES = pytest.mark.parametrize("modified", [False, True], ids=["standard", "modified"])
-UNIT = {np.float32: 2.0**-24, np.float64: 2.0**-53}
 TINY = {np.float32: 2.0**-80, np.float64: 2.0**-880}
 """Probabilities from here on are not told from 0."""
-
-
-def tolerance(arcs: npt.NDArray[np.floating], modified: bool, accumulator: type[np.floating]) -> float:
-    """Relative, of a probability that is a quotient of sums of products: up to 6 u an arc for its exponential and 2
-    for the operations on it, in numerator and denominator; and the reference's own error, of float64 logarithms."""
-    T, U = len(arcs), arcs.shape[1] - 1
-    steps = (T if modified else T + U) + 1
-    sums = np.concatenate([found.ravel() for found in reference.forward_backward(arcs, modified)])
-    largest = np.abs(sums[np.isfinite(sums)]).max(initial=1.0)
-    return steps * (16 * UNIT[accumulator] + 4 * largest * 2.0**-53)
 
 
 def close(found: npt.ArrayLike, expected: npt.ArrayLike, relative: float, tiny: float, context: str) -> None:
@@ -75,7 +66,7 @@ def check_sums(batch: TransducerBatch, costs: TransducerCosts, posteriors: Trans
         cost, expected = reference.cost(arcs, batch.modified, FASTEMIT)
         slack = 0.0
         if status is Status.OK:
-            slack = tolerance(arcs, batch.modified, accumulator)
+            slack = sum_tolerance(arcs, batch.modified, accumulator)
             with np.errstate(over="ignore"):
                 rounded = accumulator(cost)
             if np.isinf(rounded):  # finite in float64 only

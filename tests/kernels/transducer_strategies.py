@@ -19,6 +19,9 @@ TransducerItem = tuple[Scores, npt.NDArray[np.int32], int]
 
 PER_ITEM = ("offsets", "frames", "labels", "vocabulary", "frame_pitches", "node_pitches", "target_offsets", "blanks")
 
+UNIT = {np.float32: 2.0**-24, np.float64: 2.0**-53}
+"""Half an ulp of 1."""
+
 
 def transducer_batch(
     items: Sequence[TransducerItem],
@@ -94,6 +97,16 @@ def status_of_labels(batch: TransducerBatch, index: int) -> Status:
 def transducer_arcs(batch: TransducerBatch, index: int) -> Scores:
     """An item's arcs [T, U + 1, 2], which `status_of_labels` must have found good, in the accumulator's type."""
     return reference.arcs_of(*transducer_item(batch, index))
+
+
+def sum_tolerance(arcs: npt.NDArray[np.floating], modified: bool, accumulator: type[np.floating]) -> float:
+    """Relative, of a probability that is a quotient of sums of products: up to 6 u an arc for its exponential and 2
+    for the operations on it, in numerator and denominator; and the reference's own error, of float64 logarithms."""
+    T, U = len(arcs), arcs.shape[1] - 1
+    steps = (T if modified else T + U) + 1
+    sums = np.concatenate([found.ravel() for found in reference.forward_backward(arcs, modified)])
+    largest = np.abs(sums[np.isfinite(sums)]).max(initial=1.0)
+    return steps * (16 * UNIT[accumulator] + 4 * largest * 2.0**-53)
 
 
 def legal_arcs(frames: int, labels: int, modified: bool) -> npt.NDArray[np.bool_]:

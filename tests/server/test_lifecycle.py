@@ -24,7 +24,7 @@ from alignd.v1 import alignment_pb2 as pb
 from alignd_kernels.threads import available_cpus
 from alignd_server import __version__
 from alignd_server.operations import alignments
-from alignd_server.settings import Settings
+from alignd_server.settings import Settings, keep_gpu_kernels
 from support import reference_answers, workloads
 from support.raw import ask
 from support.server_process import GatedServer, ServerProcess
@@ -218,6 +218,20 @@ def test_every_setting_has_its_variable(monkeypatch: pytest.MonkeyPatch, name: s
     assert getattr(Settings(), name) != meant
     monkeypatch.setenv(f"ALIGND_{name.upper()}", said)
     assert getattr(Settings(), name) == meant
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ({}, None),
+        ({"ALIGND_CACHE_DIR": "/cache"}, "/cache/triton"),
+        ({"ALIGND_CACHE_DIR": "/cache", "TRITON_CACHE_DIR": "/other"}, "/other"),
+    ],
+)
+def test_where_a_gpus_kernels_are_kept(given: dict[str, str], kept: str | None) -> None:
+    environment = dict(given)
+    keep_gpu_kernels(environment)
+    assert environment.get("TRITON_CACHE_DIR") == kept
 
 
 @pytest.fixture(scope="module")

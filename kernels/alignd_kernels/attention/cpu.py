@@ -12,7 +12,7 @@ import numpy.typing as npt
 from alignd_kernels.attention.batch import MODES, AttentionBatch, AttentionResult
 from alignd_kernels.attention.dtw import EDGES, ROWS, STATE, backward, forward, path_words
 from alignd_kernels.attention.dtw_tile import LANES
-from alignd_kernels.attention.focus import GROUP, first_largest, key_type, rates_of_group
+from alignd_kernels.attention.focus import GROUP, first_largest, group_size, key_type, rates_of_group
 from alignd_kernels.attention.logarithm import take_logarithms
 from alignd_kernels.attention.walk import walk
 from alignd_kernels.compile_cache import kernel, part
@@ -227,7 +227,7 @@ def _plan(items, mode, statuses, cells, sizes):
         else:
             statuses[b] = Status.OK
             cells[b] = S * T
-            sizes[2] += (H + GROUP - 1) // GROUP
+            sizes[2] += (H + group_size(S) - 1) // group_size(S)
             sizes[3] += S * T
             sizes[4], sizes[5] = max(sizes[4], S), max(sizes[5], T)
             sizes[6], sizes[7] = max(sizes[6], path_words(S, T)), max(sizes[7], S * T)
@@ -239,9 +239,10 @@ def _list_groups(items, statuses, groups, cells):
     g = 0
     for b in range(len(statuses)):
         if statuses[b] == Status.OK:
-            for head in range(0, items[HEADS, b], GROUP):
+            H, S, T = items[HEADS, b], items[TOKENS, b], items[FRAMES, b]
+            for head in range(0, H, group_size(S)):
                 groups[0, g], groups[1, g] = b, head
-                cells[g] = min(GROUP, items[HEADS, b] - head) * items[TOKENS, b] * items[FRAMES, b]
+                cells[g] = min(group_size(S), H - head) * S * T
                 g += 1
 
 
@@ -256,7 +257,7 @@ def _rate_groups(cursor, model, items, groups, largest, sums, rates, bad):
         S, T = items[TOKENS, b], items[FRAMES, b]
         address = items[ADDRESS, b] + head * items[HEAD_PITCH, b] * model.itemsize
         first = items[FIRST_RATE, b] + head
-        own = rates[first : first + min(GROUP, items[HEADS, b] - head)]
+        own = rates[first : first + min(group_size(S), items[HEADS, b] - head)]
         if rates_of_group(address, items[HEAD_PITCH, b], items[ROW_PITCH, b], S, T, model, largest, sums, own):
             bad[b] = 1
 

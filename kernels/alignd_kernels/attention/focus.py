@@ -19,6 +19,10 @@ from alignd_kernels.numba_helpers import array_at, widen
 GROUP: Final = 8
 """Heads whose rates are summed side by side: each sum is a chain of dependent additions."""
 
+FEW_TOKENS: Final = 64
+"""Below this the chain takes more than a tenth of what reading a head does. Above, pairs of heads do, which threads
+share evenly: of 20 heads in eights one thread gets 12."""
+
 INFINITY: Final = {types.uint16: 0x7C00, types.int16: 0x7F80}
 """Stored bits of +inf in float16 and bfloat16."""
 
@@ -130,6 +134,12 @@ def _largest_of_head(address, pitch, S, T, model, largest):
                 found |= not_finite(key, model)
                 largest[t] = key if key > largest[t] else largest[t]
     return found
+
+
+@part
+def group_size(S):
+    """Heads that are rated together, of S tokens."""
+    return GROUP if S < FEW_TOKENS else 2
 
 
 @part

@@ -32,7 +32,8 @@ from alignd_kernels.attention.gpu_spans import attention_spans_kernel
 from alignd_kernels.attention.gpu_walk import attention_walk_kernel
 from alignd_kernels.dtypes import DType
 from alignd_kernels.gpu_borders import PATIENCE, borders
-from alignd_kernels.gpu_common import Stopwatch, check_device, current, launcher, to_host
+from alignd_kernels.gpu_common import Stopwatch, check_device, current, launcher
+from alignd_kernels.gpu_copies import to_host, together
 from alignd_kernels.mas import gpu as mas
 from alignd_kernels.mas.batch import MasBatch
 from alignd_kernels.ragged import Int64Array
@@ -83,14 +84,10 @@ class _Launch:
     def __init__(self, batch: DeviceBatch, stopwatches: list[Stopwatch] | None = None) -> None:
         self._batch, self._stopwatches = batch, stopwatches
         items, totals = batch.items, batch.totals
-        self.found = DeviceResult(
-            batch.empty(items, torch.int32),
-            batch.empty(totals.rates, torch.float32),
-            batch.zeros(totals.tokens),
-            batch.zeros(totals.tokens),
-            batch.empty(items, torch.float64),
-            batch.empty(items, torch.int32),
-        )
+        of_items = (items, torch.int32), (totals.rates, torch.float32), (items, torch.float64), (items, torch.int32)
+        heads, rates, scores, statuses = together(batch.device, *of_items)
+        starts, ends = together(batch.device, *(2 * [(totals.tokens, torch.int32)]), cleared=True)
+        self.found = DeviceResult(heads, rates, starts, ends, scores, statuses)
         self._bad, self._arrivals = batch.zeros(2 * items).view(2, items)
         self._wanted = batch.empty(items, torch.int64)
 
@@ -186,7 +183,8 @@ class _Launch:
 
 
 def align(batch: AttentionBatch, device: torch.device | str) -> AttentionResult:
-    """Head and alignment of each item: one copy in, a few launches, one copy out, on the device's current stream.
+    """Head and alignment of each item: two or three copies in, a few launches, two copies out, on the device's
+    current stream.
 
     Args:
         batch: any lengths, also of no items.

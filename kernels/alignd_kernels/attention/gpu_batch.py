@@ -12,7 +12,8 @@ from alignd_kernels.attention.batch import AttentionBatch, Mode
 from alignd_kernels.attention.gpu_item import FRAMES_PER_BLOCK, MAX_STEPS, PADDING_ROWS
 from alignd_kernels.dtypes import DType
 from alignd_kernels.gpu_batch import OnDevice
-from alignd_kernels.gpu_common import TORCH_DTYPES, staged, to_device, with_end
+from alignd_kernels.gpu_common import TORCH_DTYPES, with_end
+from alignd_kernels.gpu_copies import staged, to_device
 from alignd_kernels.gpu_table import each, padded_table, same
 from alignd_kernels.mas import gpu as mas
 from alignd_kernels.mas.batch import MasBatch
@@ -127,7 +128,7 @@ def on_device(batch: AttentionBatch, device: torch.device) -> DeviceBatch:
     head_pitches = batch.tokens * rows if batch.head_pitches is None else batch.head_pitches
     values, offsets = staged(batch.values, batch.sources, batch.offsets, device, TORCH_DTYPES[batch.dtype])
     table = with_end([offsets, head_pitches, rows, *starts, batch.tokens, batch.frames])
-    there = to_device(table, device, torch.int64)
+    (there,) = to_device(device, table)
     kind = aligned_type(batch.dtype, batch.log)
 
     def search(logarithms: torch.Tensor | None) -> mas.Launch:

@@ -24,11 +24,9 @@ from alignd_kernels.gpu_common import (
     check_device,
     current,
     launcher,
-    staged,
-    to_device,
-    to_host,
     with_end,
 )
+from alignd_kernels.gpu_copies import staged, to_device, to_host, together
 from alignd_kernels.gpu_table import each, kept, padded_table, same
 from alignd_kernels.ragged import Int64Array, offsets_of
 
@@ -140,7 +138,7 @@ class _Launch(NamedTuple):
         """Queue the kernels on the current stream, without waiting for them."""
         device, dtype, items = self.log_probs.device, DTYPES[self.log_probs.dtype], self.table.shape[1] - 1
         empty = functools.partial(torch.empty, device=device)
-        scores, statuses = empty(items, dtype=torch.float64), empty(items, dtype=torch.int32)
+        scores, statuses = together(device, (items, torch.float64), (items, torch.int32))
         wild = empty(self.paths.numel(), dtype=self.log_probs.dtype)
         trouble = empty(self.strip_count, dtype=torch.int32)
         checked = empty(items, dtype=torch.int32)
@@ -178,8 +176,8 @@ class _Launch(NamedTuple):
 
 
 def align(batch: CtcBatch, device: torch.device | str) -> CtcResult:
-    """Best paths of a batch, on the device's current stream: one copy in, one or two kernel launches (one more where a
-    star takes the largest label), one copy out; and for each item whose back-pointers would take more than
+    """Best paths of a batch, on the device's current stream: two copies in, one or two kernel launches (one more
+    where a star takes the largest label), two copies out; and for each item whose back-pointers would take more than
     `KEPT_BYTES`, launches by windows of its frames (`gpu_long`).
 
     Args:
@@ -216,15 +214,16 @@ def _align(batch: CtcBatch, device: torch.device, *, windows: bool) -> CtcResult
         blanks = batch.blanks.astype(np.int64)
         of_items = [offsets, batch.vocabulary, batch.pitches, batch.target_offsets, blanks]
         table = with_end([*of_items, *starts, batch.target_lengths, batch.frames])
-        table_there = to_device(table, device, torch.int64)
+        table_there, targets, star_scores = to_device(device, table, batch.targets, batch.star_scores)
         stopwatch = Stopwatch(device)
-        targets = to_device(batch.targets, device, torch.int32)
-        star_scores = to_device(batch.star_scores, device, torch.float32)
         star_is_largest = bool(np.isnan(batch.star_scores).any())
         if windows:
             item = (log_probs, table_there[-2], table_there[-1], table_there, star_scores)
             host = to_host(gpu_long.enqueue(item, targets, labels, frames, batch.dtype, star_is_largest, stopwatch))
             return CtcResult(host[0], host[1], host[2], host[3], host[4], stopwatch.elapsed_ns())
+        paths, durations, frame_scores = together(
+            device, (frames, torch.int32), (labels, torch.int32), (frames, torch.float32)
+        )
         result = _Launch(
             log_probs,
             targets,
@@ -234,9 +233,9 @@ def _align(batch: CtcBatch, device: torch.device, *, windows: bool) -> CtcResult
             table_there,
             star_scores,
             star_is_largest,
-            torch.empty(frames, dtype=torch.int32, device=device),
-            torch.empty(labels, dtype=torch.int32, device=device),
-            torch.empty(frames, dtype=torch.float32, device=device),
+            paths,
+            durations,
+            frame_scores,
             max(1, int(_strips(batch.target_lengths.max()))),
             max(0, int(batch.frames.max())),
             strips,

@@ -42,8 +42,8 @@ from alignd_kernels.gpu_common import (
     check_device,
     current,
     launcher,
-    to_host,
 )
+from alignd_kernels.gpu_copies import to_host
 from alignd_kernels.ragged import Int64Array
 
 # What is wanted beside the sums: nothing, the states' posteriors, minus those of the columns.
@@ -74,7 +74,7 @@ def scratch_bytes(batch: CtcBatch) -> Int64Array:
 def _enqueue(batch: DeviceBatch, wanted: int, stopwatch: Stopwatch | None = None) -> DeviceSums:
     """Queue the kernels on the current stream, without waiting for them."""
     device, items, dtype = batch.device, batch.items, batch.dtype
-    costs, scores, statuses = batch.empty(items), batch.empty(items, torch.float64), batch.empty(items, torch.int32)
+    costs, scores, statuses = batch.sums()
     cells = batch.empty(batch.cells if wanted else 0)
     repeats, trouble = batch.empty(batch.strips, torch.int32), batch.empty(batch.strips, torch.int32)
     spares = batch.empty(items, torch.int32)
@@ -114,8 +114,8 @@ def _enqueue(batch: DeviceBatch, wanted: int, stopwatch: Stopwatch | None = None
 
 
 def posteriors(batch: CtcBatch, device: torch.device | str) -> CtcPosteriors:
-    """The probability of each state in each frame, and the log-likelihood: copies in, two launches (one more where a
-    star takes the largest label), one copy out, on the device's current stream.
+    """The probability of each state in each frame, and the log-likelihood: two copies in, two launches (one more
+    where a star takes the largest label), two copies out, on the device's current stream.
 
     Args:
         batch: items of any lengths, without targets too; also no items.
@@ -139,8 +139,8 @@ def posteriors(batch: CtcBatch, device: torch.device | str) -> CtcPosteriors:
 
 
 def costs(batch: CtcBatch, device: torch.device | str, gradients: bool = True) -> CtcCosts:
-    """Negative log-likelihoods, and their gradients by the log-probs: copies in, three launches (one without gradients;
-    one more where a star takes the largest label), one copy out. Arguments and errors as for `posteriors`.
+    """Negative log-likelihoods, and their gradients by the log-probs: two copies in, three launches (one without
+    gradients; one more where a star takes the largest label), two copies out. Arguments and errors as for `posteriors`.
 
     Args:
         gradients: whether they are wanted.

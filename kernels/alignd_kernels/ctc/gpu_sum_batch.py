@@ -11,12 +11,8 @@ import torch
 from alignd_kernels.ctc.batch import CtcBatch
 from alignd_kernels.ctc.gpu import in_words, padded_stars
 from alignd_kernels.gpu_batch import OnDevice
-from alignd_kernels.gpu_common import (
-    TORCH_DTYPES,
-    staged,
-    to_device,
-    with_end,
-)
+from alignd_kernels.gpu_common import TORCH_DTYPES, with_end
+from alignd_kernels.gpu_copies import staged, to_device
 from alignd_kernels.gpu_table import each, padded_table, same
 from alignd_kernels.ragged import offsets_of
 
@@ -81,7 +77,7 @@ class DeviceBatch(OnDevice):
 
 
 def on_device(batch: CtcBatch, device: torch.device, states: bool) -> DeviceBatch:
-    """A batch of the host's, copied: one copy of the log-probs, one each of all else.
+    """A batch of the host's, copied: one copy of the log-probs, one of all else.
 
     Args:
         states: what is returned of each frame: its states, or else its columns.
@@ -96,15 +92,15 @@ def on_device(batch: CtcBatch, device: torch.device, states: bool) -> DeviceBatc
     log_probs, offsets = staged(batch.log_probs, batch.sources, batch.offsets, device, TORCH_DTYPES[batch.dtype])
     of_items = [offsets, batch.vocabulary, batch.pitches, batch.target_offsets, batch.blanks.astype(np.int64)]
     table = with_end([*of_items, *starts, columns, batch.target_lengths, batch.frames])
-    there = to_device(table, device, torch.int64)
+    there, targets, star_scores = to_device(device, table, batch.targets, batch.star_scores)
     return DeviceBatch(
         log_probs,
-        to_device(batch.targets, device, torch.int32),
+        targets,
         1,
         there[-2],
         there[-1],
         there,
-        to_device(batch.star_scores, device, torch.float32),
+        star_scores,
         bool(np.isnan(batch.star_scores).any()),
         int(strips_of(L.max())),
         int(frames.max()),

@@ -58,7 +58,7 @@ def costs_there(
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Costs [B], and if `wanted` their derivatives by the log-probs [T, B, V], queued where the log-probs lie."""
     from alignd_kernels.ctc.gpu_sum import costs_on_gpu
-    from alignd_kernels.gpu_common import to_device
+    from alignd_kernels.gpu_copies import to_device
 
     device = log_probs.device
     scores = log_probs.detach().transpose(0, 1)
@@ -67,11 +67,12 @@ def costs_there(
     labels = np.zeros((len(frames), int(targets.lengths.max(initial=0))), np.int32)
     for own, first, length in zip(labels, targets.offsets.tolist(), targets.lengths.tolist()):
         own[:length] = targets.labels[first : first + length]
-    rows, counts = (to_device(each, device, torch.int64) for each in (frames, targets.lengths))
-    sums = costs_on_gpu(scores, to_device(labels, device, torch.int32), rows, counts, blank, gradients=wanted)
+    rows, counts, labels_there = to_device(device, frames, targets.lengths, labels)
+    sums = costs_on_gpu(scores, labels_there, rows, counts, blank, gradients=wanted)
     costs = sums.costs
     if (frames == 0).any():
-        costs = torch.where(rows == 0, to_device(_without_frames(targets), device, torch.float64).to(costs), costs)
+        (without_frames,) = to_device(device, _without_frames(targets))
+        costs = torch.where(rows == 0, without_frames.to(costs), costs)
     return costs, None if sums.found is None else sums.found.transpose(0, 1)
 
 

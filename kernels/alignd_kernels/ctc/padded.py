@@ -29,7 +29,8 @@ def forced_align(
     last label. Graves et al. 2006; Kürzinger et al. 2020, "CTC-Segmentation".
 
     Args:
-        log_probs: [B, T, V], float16, bfloat16, float32 or float64, NumPy or torch, on the CPU or a CUDA device.
+        log_probs: [B, T, V], float16, bfloat16, float32 or float64, NumPy or torch, on the CPU or a CUDA device. Rows
+            need not be normalised: they are taken as they are.
         targets: integers [B, L], without blanks; `STAR` (-1) is a wildcard: a label of at least one frame that matches
             anything.
         input_lengths: integers [B], frames of each item; default T.

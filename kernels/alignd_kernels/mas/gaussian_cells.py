@@ -39,7 +39,7 @@ def fill(dtype: DType, items: Int64Array, tasks: Int64Array, cursor: Int64Array)
         cursor: int64 [1], shared by the threads.
     """
     accumulator, width = dtype.accumulator, STRIP_VECTORS * lane_count(dtype)
-    C = int(items[CHANNELS].max(initial=0))
+    C = int(items[CHANNELS, tasks[0]].max(initial=0))
     weights, constants = from_cache_line(2 * C * width, accumulator), from_cache_line(width, accumulator)
     model = model_of(DType(np.dtype(accumulator).name))
     _fill(model_of(dtype), model, items, tasks, cursor, weights, constants, np.empty(width, np.float64))

@@ -17,11 +17,9 @@ from alignd_kernels.gpu_common import (
     check_device,
     current,
     launcher,
-    staged,
-    to_device,
-    to_host,
     with_end,
 )
+from alignd_kernels.gpu_copies import staged, to_device, to_host, together
 from alignd_kernels.gpu_table import each, padded_table, same
 from alignd_kernels.mas import gpu_forward, gpu_trace
 from alignd_kernels.mas.batch import MasBatch, MasResult, row_major
@@ -104,8 +102,7 @@ class Launch(NamedTuple):
     def enqueue(self, stopwatch: Stopwatch | None = None) -> DeviceResult:
         """Queue the kernels on the current stream, without waiting for them."""
         device, dtype, items = self.values.device, DTYPES[self.values.dtype], self.table.shape[1] - 1
-        scores = torch.empty(items, dtype=torch.float64, device=device)
-        statuses = torch.empty(items, dtype=torch.int32, device=device)
+        scores, statuses = together(device, (items, torch.float64), (items, torch.int32))
         best = torch.empty(items, dtype=torch.float64, device=device)
         trouble = torch.empty(self.strip_count, dtype=torch.int32, device=device)
         bits = torch.empty(self.word_count, dtype=torch.int32, device=device)
@@ -130,7 +127,7 @@ class Launch(NamedTuple):
 
 
 def align(batch: MasBatch, device: torch.device | str, *, paths: bool = False) -> MasResult:
-    """Best paths of a batch: one copy in, one or two kernel launches, one copy out, on the device's current stream.
+    """Best paths of a batch: two copies in, one or two kernel launches, two copies out, on the device's current stream.
 
     Args:
         batch: any lengths, also of no items.
@@ -166,17 +163,19 @@ def ragged(batch: MasBatch, device: torch.device) -> Launch:
         offsets_of(size)
         for size in (batch.tokens, _words(S, T, width), _border_words(S, T, width), -(-S // width), batch.frames)
     ]
-    durations, words, border_words, strips, frames = (int(row[-1]) for row in starts)
+    all_tokens, words, border_words, strips, all_frames = (int(row[-1]) for row in starts)
     values, offsets = staged(batch.values, batch.sources, batch.offsets, device, TORCH_DTYPES[batch.dtype])
     table = with_end([offsets, batch.pitches, *starts, batch.tokens, batch.frames])
-    table_there = to_device(table, device, torch.int64)
+    (table_there,) = to_device(device, table)
+    # In this order, as paths are not always wanted.
+    durations, paths = together(device, (all_tokens, torch.int32), (all_frames, torch.int32), cleared=True)
     return Launch(
         values,
         table_there[-2],
         table_there[-1],
         table_there,
-        torch.zeros(durations, dtype=torch.int32, device=device),
-        torch.zeros(frames, dtype=torch.int32, device=device),
+        durations,
+        paths,
         -(-int(S.max()) // width),
         min(-(-int(T.max()) // 32), MAX_CHUNKS.value),
         strips,

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 
 from alignd_kernels.dtypes import DType
-from alignd_kernels.gpu_common import TORCH_DTYPES, Stopwatch, check_device, current, staged
+from alignd_kernels.gpu_common import TORCH_DTYPES, Stopwatch, check_device, current
+from alignd_kernels.gpu_copies import staged
 from alignd_kernels.mas import gpu
 from alignd_kernels.mas.batch import MasBatch, MasResult
 from alignd_kernels.mas.latents import LOG_2_PI, LatentBatch, Rows
@@ -104,7 +105,7 @@ def _there(rows: Rows, dtype: DType, device: torch.device) -> tuple[torch.Tensor
     """All matrices end to end on the device, as they are stored, and where each begins."""
     if rows.steps is not None:
         raise ValueError("on a GPU, each item's matrices must be row-major")
-    return staged(rows.buffers, rows.sources, rows.offsets, device, TORCH_DTYPES[dtype])
+    return staged(rows.buffers, rows.sources, rows.offsets, device, TORCH_DTYPES[dtype], joined=True)
 
 
 def _matrix(flat: torch.Tensor, at: tuple[int, int], C: int) -> torch.Tensor:

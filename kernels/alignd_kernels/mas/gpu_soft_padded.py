@@ -9,6 +9,7 @@ from alignd_kernels.gpu_common import lengths_on
 from alignd_kernels.mas import gpu, gpu_sum
 from alignd_kernels.mas.gpu_padded import dense_path, raise_for_items, rectangles
 from alignd_kernels.mas.padded import raise_if_failed
+from alignd_kernels.mas.soft_binarize import reason
 from alignd_kernels.status import Status
 
 
@@ -44,5 +45,5 @@ def binarize_on_gpu(scores: torch.Tensor, text_lengths: Any, mel_lengths: Any) -
     lengths(found[2], "mel_lengths", B, T)
     if (found[0] == Status.NOT_FINITE).any() and not (scores > 0).any():
         raise ValueError("attn holds no positive value: pass probabilities (softmax), not their logarithms")
-    raise_if_failed(found[0].tolist(), found[1], found[2])
+    raise_if_failed(found[0].tolist(), found[1], found[2], reason)
     return dense_path(result, frames, S, scores.dtype).transpose(1, 2).contiguous()

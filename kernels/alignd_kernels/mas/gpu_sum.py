@@ -23,8 +23,8 @@ from alignd_kernels.gpu_common import (
     check_device,
     current,
     launcher,
-    to_host,
 )
+from alignd_kernels.gpu_copies import to_host
 from alignd_kernels.mas import gpu_sum_backward, gpu_sum_forward
 from alignd_kernels.mas.batch import MasBatch
 from alignd_kernels.mas.gpu_sum_backward import mas_sum_backward_kernel
@@ -63,9 +63,9 @@ def _enqueue(batch: DeviceBatch, sign: int, stopwatch: Stopwatch | None = None) 
     """
     device, items, programs = batch.device, batch.items, batch.items * batch.widest
     shares, ends_m = batch.empty(batch.shares if sign else 0), batch.empty(items)
-    ends_e, ways, statuses = (batch.empty(items, torch.int32) for _ in range(3))
+    ends_e, ways = (batch.empty(items, torch.int32) for _ in range(2))
     trouble = batch.empty(batch.strips, torch.int32)
-    costs, scores = batch.empty(items), batch.empty(items, torch.float64)
+    costs, scores, statuses = batch.sums()
     found = torch.zeros(batch.cells, dtype=costs.dtype, device=device) if sign else None
     there, back = _planes(batch.dtype)
     words = batch.border_words
@@ -93,7 +93,7 @@ def _enqueue(batch: DeviceBatch, sign: int, stopwatch: Stopwatch | None = None) 
 
 
 def posteriors(batch: MasBatch, device: torch.device | str) -> MasPosteriors:
-    """The probability of each cell and the log-likelihood: one copy in, two launches, one copy out.
+    """The probability of each cell and the log-likelihood: two copies in, two launches, two copies out.
 
     Args:
         batch: any lengths, also of no items.
@@ -117,7 +117,7 @@ def posteriors(batch: MasBatch, device: torch.device | str) -> MasPosteriors:
 
 
 def costs(batch: MasBatch, device: torch.device | str, gradients: bool = True) -> MasCosts:
-    """Negative log-likelihoods, and their gradients by the scores: one copy in, one or two launches, one copy out.
+    """Negative log-likelihoods, and their gradients by the scores: two copies in, one or two launches, two copies out.
 
     Args:
         batch: any lengths, also of no items.

@@ -9,7 +9,8 @@ import torch
 
 from alignd_kernels.dtypes import DType
 from alignd_kernels.gpu_batch import OnDevice
-from alignd_kernels.gpu_common import DTYPES, TORCH_DTYPES, staged, to_device, with_end
+from alignd_kernels.gpu_common import DTYPES, TORCH_DTYPES, with_end
+from alignd_kernels.gpu_copies import staged, to_device
 from alignd_kernels.gpu_table import each, padded_table, same
 from alignd_kernels.mas.batch import MasBatch
 from alignd_kernels.mas.gpu_item import MAX_PITCH
@@ -70,7 +71,7 @@ def on_device(batch: MasBatch, device: torch.device) -> DeviceBatch:
     values, offsets = staged(batch.values, batch.sources, batch.offsets, device, TORCH_DTYPES[batch.dtype])
     found_pitch = tokens if batch.frames_first else frames
     table = with_end([offsets, batch.pitches, *starts, found_pitch, batch.tokens, batch.frames])
-    there = to_device(table, device, torch.int64)
+    (there,) = to_device(device, table)
     return DeviceBatch(
         values,
         there[-2],

@@ -1,5 +1,6 @@
 """Monotonic alignment search on padded batches, as text-to-speech training code holds them."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -93,15 +94,22 @@ def shaped(flat: npt.NDArray[Any], shape: tuple[int, int, int], frames_first: bo
     return flat.reshape(B, T, S).transpose(0, 2, 1) if frames_first else flat.reshape(shape)
 
 
-def raise_if_failed(statuses: list[int], tokens: Int64Array, frames: Int64Array) -> None:
-    """Raises:
-    InvalidItemsError: for the items that are not OK, if there are any.
+def raise_if_failed(
+    statuses: list[int], tokens: Int64Array, frames: Int64Array, why: Callable[[Status, int, int], str] | None = None
+) -> None:
+    """
+    Args:
+        why: what is said of an item's status, tokens and frames, instead of `mas.reason`.
+
+    Raises:
+        InvalidItemsError: for the items that are not OK, if there are any.
     """
     from alignd_kernels.mas import reason
 
+    why = why or reason
     bad = {index: Status(status) for index, status in enumerate(statuses) if status != Status.OK}
     if bad:
-        reasons = {index: reason(status, int(tokens[index]), int(frames[index])) for index, status in bad.items()}
+        reasons = {index: why(status, int(tokens[index]), int(frames[index])) for index, status in bad.items()}
         raise InvalidItemsError(bad, reasons)
 
 

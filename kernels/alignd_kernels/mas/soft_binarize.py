@@ -6,6 +6,7 @@ import numpy as np
 
 from alignd_kernels.arrays import check_known_device, host_scores, is_torch, lengths, on_gpu
 from alignd_kernels.mas.soft_loss import three_axes
+from alignd_kernels.status import Status
 from alignd_kernels.with_torch import torch_module
 
 
@@ -47,7 +48,6 @@ def binarize(attn: Any, text_lengths: Any, mel_lengths: Any) -> Any:
     tokens, frames = lengths(text_lengths, "text_lengths", B, S), lengths(mel_lengths, "mel_lengths", B, T)
     from alignd_kernels.mas import cpu
     from alignd_kernels.mas.padded import padded_batch, raise_if_failed
-    from alignd_kernels.status import Status
     from alignd_kernels.threads import default_pool
 
     wide = torch.promote_types(scores.dtype, torch.float32)  # a logarithm in half precision makes ties
@@ -56,13 +56,24 @@ def binarize(attn: Any, text_lengths: Any, mel_lengths: Any) -> Any:
     result = cpu.align(batch, default_pool(), paths=True)
     if (result.statuses == Status.NOT_FINITE).any() and (scores < 0).any() and not (scores > 0).any():
         raise ValueError("attn holds no positive value: pass probabilities (softmax), not their logarithms")
-    raise_if_failed(result.statuses.tolist(), tokens, frames)
+    raise_if_failed(result.statuses.tolist(), tokens, frames, reason)
     assert result.paths is not None
     item = np.repeat(np.arange(B), frames)
     frame = np.arange(len(item)) - np.repeat(np.cumsum(frames) - frames, frames)
     hard = torch.zeros(scores.shape, dtype=attn.dtype)
     hard[torch.from_numpy(item), torch.from_numpy(frame), torch.from_numpy(result.paths).long()] = 1
     return hard.view(attn.shape)
+
+
+def reason(status: Status, tokens: int, frames: int) -> str:
+    """One sentence on why an item with this many tokens and frames has no path."""
+    from alignd_kernels import mas
+
+    if status == Status.NOT_FINITE:
+        return f"a negative probability, NaN or +inf where a path can be ({tokens} tokens, {frames} frames)"
+    if status == Status.NO_FINITE_PATH:
+        return f"every path meets a probability of 0 ({tokens} tokens, {frames} frames)"
+    return mas.reason(status, tokens, frames)
 
 
 def attention_binarization_loss(hard: Any, soft: Any, eps: float = 1e-12) -> Any:

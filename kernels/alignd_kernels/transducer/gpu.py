@@ -9,7 +9,8 @@ import torch
 
 from alignd_kernels.dtypes import DType
 from alignd_kernels.gpu_borders import PATIENCE, borders
-from alignd_kernels.gpu_common import Stopwatch, check_device, current, launcher, to_host
+from alignd_kernels.gpu_common import Stopwatch, check_device, current, launcher
+from alignd_kernels.gpu_copies import to_host
 from alignd_kernels.ragged import Int64Array
 from alignd_kernels.transducer import gpu_forward
 from alignd_kernels.transducer.batch import TransducerBatch, TransducerResult, reduced
@@ -70,7 +71,7 @@ def _enqueue(batch: DeviceBatch, stopwatch: Stopwatch | None = None) -> DeviceRe
 
 
 def align(batch: TransducerBatch, device: torch.device | str) -> TransducerResult:
-    """Best paths of a batch: copies in, two kernel launches, one copy out, on the device's current stream.
+    """Best paths of a batch: two copies in, two kernel launches, two copies out, on the device's current stream.
 
     Args:
         batch: any lengths, also of no items.

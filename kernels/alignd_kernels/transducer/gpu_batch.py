@@ -9,13 +9,8 @@ import numpy as np
 import torch
 
 from alignd_kernels.gpu_batch import OnDevice
-from alignd_kernels.gpu_common import (
-    TORCH_DTYPES,
-    launcher,
-    staged,
-    to_device,
-    with_end,
-)
+from alignd_kernels.gpu_common import TORCH_DTYPES, launcher, with_end
+from alignd_kernels.gpu_copies import staged, to_device
 from alignd_kernels.gpu_table import Row, each, padded_table, same
 from alignd_kernels.ragged import offsets_of
 from alignd_kernels.transducer import gpu_arcs
@@ -119,10 +114,10 @@ def on_device(batch: TransducerBatch, device: torch.device) -> DeviceBatch:
     table = with_end(
         [*places, batch.target_offsets, starts[0], batch.labels + 1, *starts[1:], batch.frames, batch.labels]
     )
-    there = to_device(table, device, torch.int64)
+    there, targets = to_device(device, table, batch.targets)
     return DeviceBatch(
         log_probs,
-        to_device(batch.targets, device, torch.int32),
+        targets,
         there[-2],
         there[-1],
         there,

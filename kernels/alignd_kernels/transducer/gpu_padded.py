@@ -1,16 +1,17 @@
-"""`transducer_align` for tensors on a GPU: nothing is waited for but, if asked, the statuses at the end."""
+"""`transducer_align` for tensors on a GPU: nothing is waited for but, if asked, the statuses at the end. What
+`transducer_posteriors` has in common with it there."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from alignd_kernels import arrays
 from alignd_kernels.gpu_common import lengths_on
-from alignd_kernels.padded import LARGEST, raise_if_failed
-from alignd_kernels.ragged import Int64Array
+from alignd_kernels.padded import raise_if_failed
 from alignd_kernels.status import Status
 from alignd_kernels.transducer import gpu, reason
-from alignd_kernels.transducer.padded import check_shapes
+from alignd_kernels.transducer.padded import check_shapes, packed_lengths
 
 
 def transducer_align_on_gpu(
@@ -29,6 +30,83 @@ def transducer_align_on_gpu(
     Raises:
         MemoryError: the batch's scratch does not fit.
     """
+    given = given_there(log_probs, targets, input_lengths, target_lengths, blank, modified)
+    result = gpu.launch(given.log_probs, given.targets, given.frames, given.labels, blank, modified, given.most)
+    real, starts = given.real(), result.emission_frames
+    if given.packed:
+        starts = starts.new_zeros(real.shape).masked_scatter_(real, starts)
+    durations = _durations(starts, given.frames, given.labels, real & (result.statuses == Status.OK)[:, None])
+    if not check:
+        return starts, durations, result.scores, result.statuses
+    given.raise_if_failed(result.statuses)
+    return starts, durations, result.scores
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A caller's batch, on its device.
+
+    Attributes:
+        log_probs: [B, T, U + 1, V], columns contiguous; or packed, [N, V], contiguous. Without gradients.
+        targets: integers [B, U], or the items' labels end to end; ones where the log-probs are reduced.
+        frames, labels: int64 [B]; of a padded batch they may be out of range still.
+        most: frames and labels: no item may have more.
+        blank, modified: as they were given.
+    """
+
+    log_probs: torch.Tensor
+    targets: torch.Tensor
+    frames: torch.Tensor
+    labels: torch.Tensor
+    most: tuple[int, int]
+    blank: int
+    modified: bool
+
+    @property
+    def packed(self) -> bool:
+        """Whether the items lie end to end."""
+        return len(self.log_probs.shape) == 2
+
+    def real(self) -> torch.Tensor:
+        """Which labels there are, bool [B, most labels]."""
+        return torch.arange(self.most[1], device=self.labels.device) < self.labels[:, None]
+
+    def raise_if_failed(self, statuses: torch.Tensor) -> None:
+        """Waits for the statuses.
+
+        Raises:
+            InvalidItemsError: for the items that are not OK.
+            ValueError: a length is out of range.
+        """
+        found = torch.stack([statuses.long(), self.frames, self.labels]).cpu().numpy()
+        arrays.lengths(found[1], "input_lengths", len(statuses), self.most[0])
+        arrays.lengths(found[2], "target_lengths", len(statuses), self.most[1])
+        own, real = self.targets, self.real()
+        if self.packed:
+            own = own.new_zeros(real.shape).masked_scatter_(real, own)
+
+        def reason_of(index: int, status: Status) -> str:
+            T, U = int(found[1, index]), int(found[2, index])
+            labels = own[index, :U].cpu().numpy()
+            return reason(status, T, labels, self.log_probs.shape[-1], self.blank, self.modified)
+
+        raise_if_failed(found[0].tolist(), reason_of)
+
+
+def given_there(
+    log_probs: torch.Tensor,
+    targets: torch.Tensor | None,
+    input_lengths: Any,
+    target_lengths: Any,
+    blank: int,
+    modified: bool,
+) -> Given:
+    """The arguments of `transducer_align`, checked as far as nothing on the device has to be waited for.
+
+    Raises:
+        ValueError: for wrong shapes, lengths or blank, or arguments on several devices.
+        TypeError: for dtypes that do not fit.
+    """
     shape, device = tuple(log_probs.shape), log_probs.device
     check_shapes(shape, None if targets is None else tuple(targets.shape), blank)
     if targets is not None:
@@ -36,8 +114,9 @@ def transducer_align_on_gpu(
         if targets.is_floating_point() or targets.dtype == torch.bool:
             raise TypeError(f"targets must be integers, not {targets.dtype}")
     if len(shape) == 2:
-        items, rows, most = _packed_sizes(shape, input_lengths, target_lengths)
-        input_lengths, target_lengths = rows
+        on_host = (given.cpu() if arrays.is_torch(given) else given for given in (input_lengths, target_lengths))
+        input_lengths, target_lengths = packed_lengths(shape, *on_host)
+        items, most = len(input_lengths), (int(input_lengths.max(initial=0)), int(target_lengths.max(initial=0)))
     else:
         items, most = shape[0], (shape[1], shape[2] - 1)
     frames = lengths_on(device, input_lengths, "input_lengths", items, most[0])
@@ -51,43 +130,7 @@ def transducer_align_on_gpu(
     scores = log_probs.detach()
     if (shape[-1] > 1 and scores.stride(-1) != 1) or len(shape) == 2:
         scores = scores.contiguous()
-    result = gpu.launch(scores, targets, frames, labels, blank, modified, most)
-    real = torch.arange(most[1], device=device) < labels[:, None]
-    starts = result.emission_frames
-    if len(shape) == 2:
-        starts = starts.new_zeros((items, most[1])).masked_scatter_(real, starts)
-    durations = _durations(starts, frames, labels, real & (result.statuses == Status.OK)[:, None])
-    if not check:
-        return starts, durations, result.scores, result.statuses
-    found = torch.stack([result.statuses.long(), frames, labels]).cpu().numpy()
-    arrays.lengths(found[1], "input_lengths", items, most[0])
-    arrays.lengths(found[2], "target_lengths", items, most[1])
-    own = targets if len(shape) == 4 else targets.new_zeros(real.shape).masked_scatter_(real, targets)
-
-    def reason_of(index: int, status: Status) -> str:
-        T, U = int(found[1, index]), int(found[2, index])
-        return reason(status, T, own[index, :U].cpu().numpy(), shape[-1], blank, modified)
-
-    raise_if_failed(found[0].tolist(), reason_of)
-    return starts, durations, result.scores
-
-
-def _packed_sizes(
-    shape: tuple[int, ...], input_lengths: Any, target_lengths: Any
-) -> tuple[int, tuple[Any, Any], tuple[int, int]]:
-    """Items, their frames and labels in host memory, and the most of each."""
-    rows: list[Int64Array] = []
-    for given, name in ((input_lengths, "input_lengths"), (target_lengths, "target_lengths")):
-        if given is None:
-            raise ValueError(f"packed log_probs, of shape {shape}, need {name}")
-        given = given.cpu() if arrays.is_torch(given) else given
-        items = len(rows[0]) if rows else len(given)
-        rows.append(arrays.lengths(given, name, items, LARGEST))
-    frames, labels = rows
-    nodes = sum(T * (U + 1) for T, U in zip(frames.tolist(), labels.tolist()))  # Python's integers: no overflow
-    if nodes != shape[0]:
-        raise ValueError(f"packed log_probs must have {nodes} rows, T · (U + 1) of each item, not {shape[0]}")
-    return len(frames), (frames, labels), (int(frames.max(initial=0)), int(labels.max(initial=0)))
+    return Given(scores, targets, frames, labels, most, blank, modified)
 
 
 def _durations(starts: torch.Tensor, frames: torch.Tensor, labels: torch.Tensor, real: torch.Tensor) -> torch.Tensor:

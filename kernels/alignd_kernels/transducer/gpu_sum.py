@@ -25,8 +25,8 @@ from alignd_kernels.gpu_common import (
     check_device,
     current,
     launcher,
-    to_host,
 )
+from alignd_kernels.gpu_copies import to_host
 from alignd_kernels.ragged import Int64Array, offsets_of
 from alignd_kernels.status import Status
 from alignd_kernels.transducer import gpu_gradient, gpu_scatter, gpu_sum_forward
@@ -79,8 +79,7 @@ def _enqueue(
     arcs, checked, read_arcs = batch.arcs()
     sums_m, sums_e = batch.empty(2 * cells), batch.empty(2 * cells, torch.int32)
     trouble = batch.empty(2 * strips, torch.int32)
-    costs, scores = batch.empty(items), batch.empty(items, torch.float64)
-    statuses = batch.empty(items, torch.int32)
+    costs, scores, statuses = batch.sums()
     programs = 2 * items * batch.widest
     found = None
     if posteriors or gradients:
@@ -107,7 +106,8 @@ def _enqueue(
 
 
 def posteriors(batch: TransducerBatch, device: torch.device | str) -> TransducerPosteriors:
-    """The probability of each node and the log-likelihood of the labels: copies in, three launches, one copy out.
+    """The probability of each node and the log-likelihood of the labels: two copies in, three launches, two
+    copies out.
 
     Args:
         batch: any lengths, also of no items.
@@ -133,7 +133,8 @@ def posteriors(batch: TransducerBatch, device: torch.device | str) -> Transducer
 def costs(
     batch: TransducerBatch, device: torch.device | str, *, fastemit_lambda: float = 0.0, gradients: bool = True
 ) -> TransducerCosts:
-    """Negative log-likelihoods, and their gradients by the arcs: copies in, two or three launches, one copy out.
+    """Negative log-likelihoods, and their gradients by the arcs: two copies in, two or three launches, two
+    copies out.
 
     Args:
         batch: any lengths, also of no items.
@@ -197,17 +198,53 @@ def costs_on_gpu(
         MemoryError: what is needed beside the input does not fit.
         ValueError: wrong device, or columns not contiguous.
     """
+    given = (log_probs, targets, frames, labels, blank, modified, largest)
+    return _on_gpu(*given, (*log_probs.shape[:-1], 2), gradients=gradients, label_factor=1.0 + fastemit_lambda)
+
+
+def posteriors_on_gpu(
+    log_probs: torch.Tensor,
+    targets: torch.Tensor,
+    frames: torch.Tensor,
+    labels: torch.Tensor,
+    blank: int = 0,
+    *,
+    modified: bool = False,
+    largest: tuple[int, int] | None = None,
+) -> DeviceSums:
+    """The probability of each node. Arguments and errors as for `costs_on_gpu`.
+
+    Returns:
+        `found` are the posteriors, [B, T, U + 1] or [N]; zero in the padding and for items that are not OK.
+    """
+    given = (log_probs, targets, frames, labels, blank, modified, largest)
+    return _on_gpu(*given, tuple(log_probs.shape[:-1]), posteriors=True)
+
+
+def _on_gpu(
+    log_probs: torch.Tensor,
+    targets: torch.Tensor,
+    frames: torch.Tensor,
+    labels: torch.Tensor,
+    blank: int,
+    modified: bool,
+    largest: tuple[int, int] | None,
+    shape: tuple[int, ...],
+    *,
+    posteriors: bool = False,
+    gradients: bool = False,
+    label_factor: float = 1.0,
+) -> DeviceSums:
+    """`found`, if either is wanted, of this shape."""
     check_device(log_probs.device)
     if len(frames) == 0:
-        shape = (*log_probs.shape[:-1], 2)
         none = torch.zeros(0, dtype=accumulator_of(DTYPES[log_probs.dtype]), device=log_probs.device)
-        statuses = torch.zeros(0, dtype=torch.int32, device=log_probs.device)
-        return DeviceSums(none, none.double(), statuses, none.new_zeros(shape) if gradients else None)
+        wanted = posteriors or gradients
+        return DeviceSums(none, none.double(), none.int(), none.new_zeros(shape) if wanted else None)
     with current(log_probs.device):
         batch = there(log_probs, targets, frames, labels, blank, modified, largest)
-        sums = _enqueue(batch, posteriors=False, gradients=gradients, label_factor=1.0 + fastemit_lambda)
-    found = None if sums.found is None else sums.found.reshape(*log_probs.shape[:-1], 2)
-    return sums._replace(found=found)
+        sums = _enqueue(batch, posteriors=posteriors, gradients=gradients, label_factor=label_factor)
+    return sums if sums.found is None else sums._replace(found=sums.found.reshape(shape))
 
 
 def scatter_on_gpu(

@@ -53,6 +53,9 @@ def rnnt_loss(
     its gradient 0, where no path has a finite score; both are NaN where a log-prob that a path can take is NaN or +inf.
     What stands beyond an item's lengths is not looked at, NaN included. Rows need not be normalised.
 
+    Autograd demands a gradient of the very shape of `log_probs`, all V columns with `compact` too; log-probs that are
+    reduced to blank and next label (`blank=-1`) avoid any gradient of size V here.
+
     Args:
         log_probs: [N, T, U, V], U one more than the most labels, a torch tensor of float16, bfloat16, float32 or
             float64; with `compact` [Σ Tᵢ · Uᵢ, V], the items' nodes end to end, Uᵢ = labels_lengths + 1.

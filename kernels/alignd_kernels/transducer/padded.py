@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from alignd_kernels.arrays import host_scores, lengths, on_gpu
+from alignd_kernels.arrays import host_scores, lengths, of_lists, on_gpu
 from alignd_kernels.padded import LARGEST, check_blank, int32_labels, like, raise_if_failed, where_it_lies
 from alignd_kernels.ragged import Int64Array, offsets_of
 from alignd_kernels.status import Status
@@ -31,6 +31,7 @@ def transducer_align(
     Args:
         log_probs: joint log-probs [B, T, U + 1, V], float16, bfloat16, float32 or float64, NumPy or torch, on the CPU
             or a CUDA device; or packed, [sum of T · (U + 1) over the items, V]: the items' [T, U + 1, V] end to end.
+            Rows need not be normalised: they are taken as they are.
         targets: integers [B, U], packed [sum of U], without blanks. None: `log_probs` are reduced to the log-probs of
             blank and of the next label, V = 2.
         input_lengths: integers [B], frames of each item; default T. Packed items need them.
@@ -53,6 +54,7 @@ def transducer_align(
         ValueError: for wrong shapes, lengths or blank.
         TypeError: for dtypes that do not fit.
     """
+    targets = of_lists(targets, "targets")
     if on_gpu(log_probs):
         from alignd_kernels.transducer.gpu_padded import transducer_align_on_gpu
 
@@ -131,6 +133,23 @@ def _padded(shape: tuple[int, ...], pitches: tuple[int, ...], input_lengths: Any
 
 
 def _packed(shape: tuple[int, ...], pitches: tuple[int, ...], input_lengths: Any, target_lengths: Any) -> _Layout:
+    frames, labels = packed_lengths(shape, input_lengths, target_lengths)
+    return _Layout(
+        offsets_of(frames * (labels + 1))[:-1] * pitches[0],
+        frames,
+        labels,
+        (labels + 1) * pitches[0],
+        offsets_of(labels),
+    )
+
+
+def packed_lengths(shape: tuple[int, ...], input_lengths: Any, target_lengths: Any) -> tuple[Int64Array, Int64Array]:
+    """Frames and labels of packed items, int64 [B], from lengths in host memory.
+
+    Raises:
+        ValueError: one is missing, or they do not make the rows of log-probs of this shape.
+        TypeError: they are not integers.
+    """
     for given, name in ((input_lengths, "input_lengths"), (target_lengths, "target_lengths")):
         if given is None:
             raise ValueError(f"packed log_probs, of shape {shape}, need {name}")
@@ -140,13 +159,7 @@ def _packed(shape: tuple[int, ...], pitches: tuple[int, ...], input_lengths: Any
     nodes = sum(T * (U + 1) for T, U in zip(frames.tolist(), labels.tolist()))  # Python's integers: no overflow
     if nodes != shape[0]:
         raise ValueError(f"packed log_probs must have {nodes} rows, T · (U + 1) of each item, not {shape[0]}")
-    return _Layout(
-        offsets_of(frames * (labels + 1))[:-1] * pitches[0],
-        frames,
-        labels,
-        (labels + 1) * pitches[0],
-        offsets_of(labels),
-    )
+    return frames, labels
 
 
 def check_shapes(shape: tuple[int, ...], target_shape: tuple[int, ...] | None, blank: int) -> None:

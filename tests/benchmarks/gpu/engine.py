@@ -143,7 +143,7 @@ def clocks(place: Place, question: Question, engine: Any, client: Any) -> dict[s
     """Seconds of each part by itself, the device idle before. What begins with one part begins with those before it."""
     import torch
 
-    from alignd_kernels.gpu_common import to_device, to_host
+    from alignd_kernels.gpu_copies import to_device, to_host
 
     device = torch.device(place.device)
     result = question.align(place.device)
@@ -151,7 +151,7 @@ def clocks(place: Place, question: Question, engine: Any, client: Any) -> dict[s
 
     def staged(wait: bool) -> float:
         begun = time.perf_counter()
-        copied = to_device(question.values, device, torch.float32)
+        copied = to_device(device, question.values)
         if wait:
             place.synchronize()
         taken = time.perf_counter() - begun
