@@ -7,6 +7,8 @@
 #   tests/benchmarks/gpu.sh --help      for peers, and for packages that the machine lacks
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
-"${PYTHON:-python3}" -c 'import torch, triton' || { echo "gpu.sh needs torch and triton: PYTHON=/path/to/python" >&2; exit 2; }
+# Found, not imported: the first stage does that, within its limit.
+find='import importlib.util as found, sys; sys.exit(not all(map(found.find_spec, ("torch", "triton"))))'
+"${PYTHON:-python3}" -c "$find" || { echo "gpu.sh needs torch and triton: PYTHON=/path/to/python" >&2; exit 2; }
 export PYTHONPATH=$root/proto:$root/kernels:$root/server:$root/client:$root/tests PYTHONUNBUFFERED=1
 exec "${PYTHON:-python3}" -m benchmarks.gpu "$@"

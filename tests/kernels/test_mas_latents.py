@@ -368,9 +368,9 @@ def test_buffers_and_tensors_are_staged_once_each(device: str, monkeypatch: pyte
     separate = apart(items, whole)
     staged, seen = gpu_latents.staged, []
 
-    def noting(buffers: Any, *args: Any) -> Any:
+    def noting(buffers: Any, *args: Any, **options: Any) -> Any:
         seen.append(buffers)
-        return staged(buffers, *args)
+        return staged(buffers, *args, **options)
 
     monkeypatch.setattr(gpu_latents, "staged", noting)
     expected = parts(whole, gpu_latents.align(whole, device))

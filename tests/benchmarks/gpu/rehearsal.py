@@ -1,4 +1,4 @@
-"""What stands in for the peers where there is no GPU: packages of their names whose functions are ours."""
+"""What stands in for the peers where there is no GPU: packages of their names whose functions are ours, on the CPU."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ from pathlib import Path
 SUPER_MONOTONIC_ALIGN = '''
 """Stands in for super-monotonic-align in a rehearsal. Like that one, it leaves `value` overwritten."""
 
-import torch
-
-from alignd_kernels.mas.gpu_padded import maximum_path_on_gpu
+import alignd_kernels as ak
 
 
-def maximum_path(value, mask, dtype=torch.float32):
-    path = maximum_path_on_gpu(value, mask, dtype, True)
+def maximum_path(value, mask):
+    path = ak.maximum_path(value, mask)
     value.fill_(float("nan"))
     return path
 '''
@@ -21,12 +19,12 @@ def maximum_path(value, mask, dtype=torch.float32):
 TORCHAUDIO = '''
 """Stands in for torchaudio in a rehearsal. Like that one, it takes one item."""
 
-from alignd_kernels.ctc.gpu_padded import forced_align_on_gpu
+import alignd_kernels as ak
 
 
 def forced_align(log_probs, targets):
     assert len(log_probs) == len(targets) == 1
-    return forced_align_on_gpu(log_probs, targets, None, None, 0, 0.0, True)
+    return ak.forced_align(log_probs, targets)
 
 
 def rnnt_loss(logits, targets, logit_lengths, target_lengths, blank, reduction, fused_log_softmax):
@@ -39,11 +37,11 @@ def rnnt_loss(logits, targets, logit_lengths, target_lengths, blank, reduction, 
 WARP_RNNT = '''
 """Stands in for warp-rnnt in a rehearsal."""
 
-from benchmarks.gpu.place import Interpreter
+import alignd_kernels as ak
 
 
 def rnnt_loss(log_probs, labels, frames_lengths, labels_lengths, compact=False):
-    return Interpreter().rnnt_loss(log_probs, labels, frames_lengths, labels_lengths, compact)
+    return ak.rnnt_loss(log_probs, labels, frames_lengths, labels_lengths, compact=compact)
 '''
 
 WHISPER = '''
