@@ -91,6 +91,25 @@ def test_warp_rnnts_published_batch() -> None:
     assert not log_probs.grad[0, 2].any()
 
 
+def test_torchaudios_numbers() -> None:
+    """Of torchaudio 2.11's `rnnt_loss` on a CPU, its gradients by the log-probs summed under random weights, so that any
+    that moves is seen. `make bench` compares with the package itself."""
+    costs = [11.872473716736, 7.271777629852, 9.137852668762]
+    sums = [
+        [0.550472140312, -1.496832847595, 0.028502158821, 0.213839545846, 1.300036907196],
+        [-0.735264956951, 1.371625423431, 0.278950065374, 1.754895806313, 0],
+        [-0.109759062529, 0.072005987167, 0, 0, 0],
+    ]
+    rng = np.random.default_rng(7)
+    log_probs, weights = (torch.from_numpy(rng.standard_normal((3, 5, 4, 6), dtype=np.float32)) for _ in range(2))
+    log_probs = log_probs.log_softmax(-1).requires_grad_()
+    labels = torch.tensor([[0, 5, 3], [4, 0, 0], [1, 1, 0]], dtype=torch.int32)
+    found = ak.rnnt_loss(log_probs, labels, lengths(5, 4, 2), lengths(3, 1, 2), blank=2)
+    found.sum().backward()
+    np.testing.assert_allclose(found.detach(), costs, rtol=1e-6)
+    np.testing.assert_allclose((log_probs.grad * weights).sum((2, 3)), sums, rtol=0, atol=4e-6)
+
+
 def judge(log_probs: Any, labels: Any, frames: Any, label_lengths: Any, blank: int, modified: bool) -> Any:
     """Costs by the definition, node by node, which autograd differentiates by itself."""
     costs = []
