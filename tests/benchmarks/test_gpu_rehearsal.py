@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,31 +19,59 @@ pytest.importorskip("triton")
 pytestmark = pytest.mark.interpreter
 
 
-def rehearse(out: Path, *arguments: str, **environment: str) -> tuple[int, dict[str, Any]]:
-    """Exit status and summary."""
+STAGES = "small-cases", "timings", "rnnt", "functions", "engine"
+CASES = "cuda-mas-8192x2048", "cuda-ctc-1500x300"
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What came out of one.
+
+    Attributes:
+        code: the exit status.
+        summary: as it was stored.
+        text: the same, to be read.
+        said: all that was printed.
+    """
+
+    code: int
+    summary: dict[str, Any]
+    text: str
+    said: str
+
+
+@pytest.fixture(scope="module")
+def rehearsal(tmp_path_factory: pytest.TempPathFactory) -> Rehearsal:
+    """One of all stages but the suites, with a case of each family to time."""
+    out = tmp_path_factory.mktemp("rehearsal")
+    only = ["--only", ",".join(STAGES), "--cases", ",".join(CASES)]
     done = subprocess.run(
-        [ROOT / "tests/benchmarks/gpu.sh", "--rehearse", "--out", out, *arguments],
-        env={**os.environ, "PYTHON": sys.executable, **environment},
+        [ROOT / "tests/benchmarks/gpu.sh", "--rehearse", "--out", out, *only],
+        env={**os.environ, "PYTHON": sys.executable},
         capture_output=True,
         text=True,
         timeout=240,
     )
-    assert (out / "summary.json").exists(), done.stdout + done.stderr
-    return done.returncode, json.loads((out / "summary.json").read_text())
+    said = done.stdout + done.stderr
+    assert (out / "summary.json").exists(), said
+    summary = json.loads((out / "summary.json").read_text())
+    return Rehearsal(done.returncode, summary, (out / "summary.md").read_text(), said)
 
 
-def states(summary: dict[str, Any]) -> dict[str, str]:
-    return {stage["name"]: stage["state"] for stage in summary["stages"]}
+def test_all_stages_pass(rehearsal: Rehearsal) -> None:
+    states = {stage["name"]: stage["state"] for stage in rehearsal.summary["stages"]}
+    assert states == {"machine": "passed", "wheels": "skipped"} | dict.fromkeys(STAGES, "passed"), rehearsal.said
+    assert rehearsal.code == 0
+    assert rehearsal.text.startswith("# alignd on Triton's interpreter, no GPU: a rehearsal")
+    assert "A rehearsal: the times say nothing" in rehearsal.text
 
 
 def rows(case: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {row["name"]: row for row in case["contestants"]}
 
 
-def test_the_timings_beside_peers_that_stand_in(tmp_path: Path) -> None:
-    code, summary = rehearse(tmp_path, "--only", "timings", "--cases", "cuda-mas-8192x2048,cuda-ctc-50000x25000")
-    assert (code, states(summary)["timings"]) == (0, "passed"), summary["stages"]
-    mas, ctc = summary["timings"]["cases"]
+def test_the_timings_beside_peers_that_stand_in(rehearsal: Rehearsal) -> None:
+    mas, ctc = rehearsal.summary["timings"]["cases"]
     for case, peer in ((mas, "super-monotonic-align"), (ctc, "torchaudio.forced_align")):
         found = rows(case)
         for clock in ("whole call", "on the device"):
@@ -55,10 +84,7 @@ def test_the_timings_beside_peers_that_stand_in(tmp_path: Path) -> None:
         ("launch: durations", "≥ 50 × as fast as super-monotonic-align"),
         ("maximum_path: dense", "≥ 20 × as fast as super-monotonic-align"),
     ]
-    text = (tmp_path / "summary.md").read_text()
-    assert text.startswith("# alignd on Triton's interpreter, no GPU: a rehearsal")
-    assert "A rehearsal: the times say nothing" in text
-    assert "not met" in text
+    assert "not met" in rehearsal.text
 
 
 WORSE = """
@@ -75,13 +101,18 @@ def maximum_path(value, mask):  # the first token for as long as it can be had: 
 
 
 def test_real_shapes_beside_a_peer_that_is_wrong_and_one_that_is_missing(tmp_path: Path) -> None:
-    peers, out = tmp_path / "peers", tmp_path / "out"
+    peers = tmp_path / "peers"
     package = peers / "super_monotonic_align"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text(WORSE)
-    code, summary = rehearse(out, "--only", "timings", "--cases", "real", "--peers", str(peers))
-    assert (code, states(summary)["timings"]) == (0, "passed"), summary["stages"]
-    mas, ctc = summary["timings"]["cases"]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.gpu.timings", str(tmp_path), "--cases", "real", "--rehearse"],
+        env={**os.environ, **environment(Request(tmp_path, rehearse=True, peers=peers))},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    mas, ctc = json.loads((tmp_path / "timings.json").read_text())["cases"]
     assert rows(mas)["super-monotonic-align, whole call"]["agrees"].startswith("DISAGREES: ")
     assert rows(ctc)["torchaudio.forced_align, whole call"]["note"] == f"missing: no torchaudio in {peers}"
     for case in (mas, ctc):
@@ -90,16 +121,8 @@ def test_real_shapes_beside_a_peer_that_is_wrong_and_one_that_is_missing(tmp_pat
         assert all(target["target"].startswith("≤ 1.5 × ") for target in case["targets"])
 
 
-def test_small_cases_and_engine(tmp_path: Path) -> None:
-    code, summary = rehearse(tmp_path, "--only", "small-cases,engine")
-    assert code == 0, summary["stages"]
-    assert states(summary) == {
-        "machine": "passed",
-        "wheels": "skipped",
-        "small-cases": "passed",
-        "engine": "passed",
-    }
-    batches = summary["engine"]["batches"]
+def test_the_engines_batches(rehearsal: Rehearsal) -> None:
+    batches = rehearsal.summary["engine"]["batches"]
     assert [batch["name"].split(",")[0] for batch in batches] == ["MAS", "CTC"]
     for batch in batches:
         assert sum(batch["parts"].values()) == pytest.approx(batch["medians"]["client"])
@@ -109,26 +132,22 @@ def test_small_cases_and_engine(tmp_path: Path) -> None:
         assert batch["at_once"]["each"] > 0
 
 
-def test_the_transducer_loss_beside_peers_that_stand_in(tmp_path: Path) -> None:
-    code, summary = rehearse(tmp_path, "--only", "rnnt")
-    assert (code, states(summary)["rnnt"]) == (0, "passed"), summary["stages"]
-    for cell in summary["rnnt"]["cells"]:
+def test_the_transducer_loss_beside_peers_that_stand_in(rehearsal: Rehearsal) -> None:
+    for cell in rehearsal.summary["rnnt"]["cells"]:
         for name in ("alignd, dense", "alignd, compact", "warp-rnnt", "warp-rnnt, compact", "torchaudio"):
             assert cell[name] > 0
         assert cell["alignd, dense: times as fast as warp-rnnt"] == cell["warp-rnnt"] / cell["alignd, dense"]
-    assert "| alignd, dense: times as fast as warp-rnnt |" in (tmp_path / "summary.md").read_text()
+    assert "| alignd, dense: times as fast as warp-rnnt |" in rehearsal.text
 
 
-def test_functions_beside_peers_that_stand_in(tmp_path: Path) -> None:
-    code, summary = rehearse(tmp_path, "--only", "functions")
-    assert (code, states(summary)["functions"]) == (0, "passed"), summary["stages"]
-    records = summary["functions"]["functions"]
+def test_functions_beside_peers_that_stand_in(rehearsal: Rehearsal) -> None:
+    records = rehearsal.summary["functions"]["functions"]
     names = [record["name"].split(",")[0] for record in records]
     assert names[:4] == ["ctc_loss", "forward_sum_loss", "stepwise_expectation", "align_attention"]
     assert len(names) == 12
     assert all(record["seconds"] > 0 and record["compared"] for record in records), records
     assert [record["peer_seconds"] is None for record in records] == [record["peer"] == "none" for record in records]
-    assert "| ctc_loss, B=1, T=6, V=4, L=2 | " in (tmp_path / "summary.md").read_text()
+    assert "| ctc_loss, B=1, T=6, V=4, L=2 | " in rehearsal.text
 
 
 def test_a_function_that_is_wrong_fails_its_stage(tmp_path: Path) -> None:

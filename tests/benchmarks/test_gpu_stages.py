@@ -302,6 +302,15 @@ def test_a_peer_that_crashes_is_asked_in_a_process_of_its_own(monkeypatch: pytes
     assert trial("import time; time.sleep(60)") == "takes more than 0 s"
 
 
+def test_such_a_process_makes_one_call(handed_over: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = "def forced_align(log_probs, targets):\n    print(*log_probs.shape, *targets.shape, targets.dtype)\n"
+    checkout(handed_over / "audio", "torchaudio", "")
+    (handed_over / "audio" / "torchaudio" / "functional.py").write_text(text)
+    with mock.patch.dict("os.environ", {"TRITON_INTERPRET": "1"}):
+        peers._trial(["--rehearse", "2", "8", "4", "2"])
+    assert capsys.readouterr().out == "1 8 4 1 2 torch.int32\n"
+
+
 def contestant(what: str, by: str, kind: Any = "ours", chain: int = 0) -> Contestant:
     return Contestant(f"{what}, {by}", kind, lambda _: None, by=by, work=Work(0, 0, chain, 0))
 

@@ -38,7 +38,7 @@ MAS_TARGETS: dict[int, tuple[Target, ...]] = {
     1024: (Target(DURATIONS, 3, READ_ONCE),),
     2048: (Target(DURATIONS, 3, READ_ONCE), Target(DURATIONS, 1 / 50, SUPER), Target(DENSE, 1 / 20, SUPER)),
 }
-TINY = 256
+TINY = 512
 """A rehearsal's text is so many times shorter."""
 
 
@@ -264,7 +264,7 @@ def cases(place: Place) -> Iterator[Case]:
     for size, factor, may_crash in ((utterances, 300, False), (recording, 100, True)):
         name = f"cuda-ctc-{size.T}x{size.L}"
         if place.tiny:
-            size = CtcShape(min(size.B, 2), 12, 6, 3)
+            size = CtcShape(min(size.B, 2), 8, 5, 2)
         yield Case(
             name,
             f"CTC, B={size.B}, T={size.T}, V={size.V}, L={size.L}",
