@@ -92,8 +92,8 @@ def test_warp_rnnts_published_batch() -> None:
 
 
 def test_torchaudios_numbers() -> None:
-    """Of torchaudio 2.11's `rnnt_loss` on a CPU, its gradients by the log-probs summed under random weights, so that any
-    that moves is seen. `make bench` compares with the package itself."""
+    """Of torchaudio 2.11's `rnnt_loss` on a CPU, its gradients by the log-probs summed under random weights, which
+    none can change unseen. `make bench` compares with the package itself."""
     costs = [11.872473716736, 7.271777629852, 9.137852668762]
     sums = [
         [0.550472140312, -1.496832847595, 0.028502158821, 0.213839545846, 1.300036907196],
