@@ -459,9 +459,8 @@ OLDER_MACHINE = r"""
 import re
 from alignd_kernels.ctc import cpu_sum
 from kernels import test_ctc_sums as tests
-for dtype in (tests.DType.FLOAT16, tests.DType.FLOAT64):
-    for values in tests.TARGETS:
-        tests.test_few_frames_and_few_to_spare(values, dtype)
+for values in tests.TARGETS:
+    tests.test_few_frames_and_few_to_spare(values, tests.DType.FLOAT64)
 codes = cpu_sum._sum_items.inspect_llvm().values()
 loops = [len(re.findall(r"store <\d+ x (?:float|double)>", code)) for code in codes]
 print("equal", len(loops), min(loops) > 20)
@@ -470,6 +469,7 @@ print("equal", len(loops), min(loops) > 20)
 
 @pytest.mark.skipif(not X86, reason="the settings are those of an x86 processor")
 def test_equals_the_reference_on_an_older_processor(tmp_path: Path) -> None:
-    """And the loops of the parts are vectorised where they are: in the kernels, of which what is cached has no code."""
+    """And the loops of the parts are vectorised where they are: in the kernels, of which what is cached has no code.
+    Halves are widened there by the transducer's sums."""
     found = run_script(OLDER_MACHINE, ALIGND_CACHE_DIR=str(tmp_path), **WITHOUT_AVX_512)
-    assert found == ["equal", "2", "True"]
+    assert found == ["equal", "1", "True"]

@@ -330,14 +330,14 @@ def test_nothing_is_touched_beside_its_arrays() -> None:
 
 OLDER_MACHINE = """
 from kernels import test_transducer_sums as tests
-for dtype in (tests.DType.FLOAT16, tests.DType.FLOAT64):
-    for labels in (0, 2, 17, 33):
-        for modified in (False, True):
-            tests.test_few_frames_and_few_to_spare(dtype, labels, modified)
+for labels in (0, 2, 17, 33):
+    for modified in (False, True):
+        tests.test_few_frames_and_few_to_spare(tests.DType.FLOAT16, labels, modified)
 print("done")
 """
 
 
 @pytest.mark.skipif(not X86, reason="the settings are those of an x86 processor")
 def test_equals_the_reference_on_an_older_processor() -> None:
+    """In halves; CTC's sums are in float64 there."""
     assert run_script(OLDER_MACHINE, **WITHOUT_AVX_512) == ["done"]
