@@ -29,14 +29,15 @@ ROW_INCHES = 0.42
 
 
 def rows_of(results: dict[str, Any]) -> list[tuple[str, dict[str, Any], list[dict[str, Any]]]]:
-    """Label, our row and the peers' rows of every function of ours, in the order of the table; doors are left out."""
+    """Label, our row and the peers' rows of every case, in the order of the table, which has other functions of ours for
+    the same job too; doors are left out."""
     rows = []
     for record in results["cases"]:
         if record["baseline"]:
             continue
         timed = [row for row in record["contestants"] if "median" in row]
         mine = [row for row in timed if row["kind"] == "ours"]
-        for row in mine:
+        for row in mine[:1]:
             others = [other for other in timed if other["kind"] in ("peer", "loss") and other["by"] == row["by"]]
             title = f"{record['group']}: {record['title']}"
             by = f", {row['by']}" if row["by"] else ""
@@ -68,9 +69,10 @@ def draw(results: dict[str, Any], stem: Path) -> None:
             axes.plot(
                 other["median"], line, marker, color=colour, ms=7.5, alpha=0.8, label=label(name), zorder=4, **hollow
             )
-        aligners = [other["median"] for other in others if other["kind"] == "peer"]
-        if aligners:
-            ratio = f"{min(aligners) / mine['median']:.3g} ×"
+        alike = [other["median"] for other in others if other["kind"] == "peer"]
+        alike = alike or [other["median"] for other in others]  # losses, beside losses
+        if alike:
+            ratio = f"{min(alike) / mine['median']:.3g} ×"
             axes.annotate(ratio, (1.01, line), xycoords=("axes fraction", "data"), va="center", fontsize=9)
     axes.annotate("fastest\npeer", (1.01, 1.0), xycoords="axes fraction", va="bottom", fontsize=8)
     shown = [mine.get("floor", mine["median"]) for _, mine, _ in rows]
