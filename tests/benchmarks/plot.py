@@ -29,7 +29,7 @@ ROW_INCHES = 0.42
 
 
 def rows_of(results: dict[str, Any]) -> list[tuple[str, dict[str, Any], list[dict[str, Any]]]]:
-    """Label, our row and the peers' rows of every case, in the order of the table, which has other functions of ours for
+    """Label, our row and the peers' rows of every case, in the order of the table, which has our other functions for
     the same job too; doors are left out."""
     rows = []
     for record in results["cases"]:

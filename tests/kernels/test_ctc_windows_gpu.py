@@ -12,11 +12,13 @@ from hypothesis import given, settings
 pytest.importorskip("torch")
 pytest.importorskip("triton")
 
+import torch
 from kernels.gpu_support import examples, garbage_in_new_memory, on_each_device
 from kernels.strategies import check_ctc, ctc_batch, ctc_batches, dyadic, normal, random_targets, same_results
 
 from alignd_kernels.ctc import gpu, gpu_long, gpu_strip
-from alignd_kernels.ctc.batch import STAR_MAX, CtcBatch
+from alignd_kernels.ctc.batch import STAR, STAR_MAX, CtcBatch
+from alignd_kernels.ctc.gpu_padded import forced_align_on_gpu
 from alignd_kernels.dtypes import DType
 from alignd_kernels.status import Status
 
@@ -159,3 +161,35 @@ def test_windows_change_nothing(dtype: DType) -> None:
     for chunks in (16, 77, 256):
         with windows(chunks):
             same_results(gpu.align(batch, "cuda"), whole)
+
+
+@on_each_device
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_padded_items_that_are_whole(device: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a wildcard, a label out of range that int32 would wrap into it, and scores with gaps between frames."""
+    rng = np.random.default_rng(0)
+    scores = torch.from_numpy(dyadic(rng, (3, 80, 7))).to(dtype).to(device)[:, ::2]
+    targets = torch.from_numpy(np.stack([random_targets(rng, 33, 7, 0) for _ in range(3)])).long().to(device)
+    targets[0, 5], targets[1, 2] = STAR, 2**32 + 3
+    frames, labels = (torch.full((3,), length, device=device) for length in (40, 33))
+    expected = gpu.launch(scores, targets, frames, labels, star_score=-0.5)
+    assert expected.statuses.tolist()[1:2] == [Status.TARGET_OUT_OF_RANGE]
+    assert Status.OK in expected.statuses.tolist()
+    enqueue, items = gpu_long.enqueue, []
+
+    def counted(*args: Any) -> Any:
+        items.append(args[0])
+        return enqueue(*args)
+
+    monkeypatch.setattr(gpu_long, "enqueue", counted)
+    with windows(1):
+        found = gpu.launch(scores, targets, frames, labels, star_score=-0.5, whole=True)
+        assert len(items) == 3
+        gpu.launch(scores, targets, frames, labels, star_score=-0.5)  # lengths that the device alone knows
+        assert len(items) == 3
+        for args, count in (((None, None), 6), ((frames, None), 6)):
+            again = forced_align_on_gpu(scores, targets, *args, 0, -0.5, check=False)
+            assert len(items) == count
+            assert again[2].tolist() == expected.statuses.tolist()
+    for one, other in zip(found, expected):
+        assert torch.equal(one.nan_to_num(7), other.nan_to_num(7))

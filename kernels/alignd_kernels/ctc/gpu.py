@@ -68,22 +68,27 @@ KEPT_BYTES: Final = 1 << 30
 """Back-pointers and borders up to which an item's are all kept: T=75,000 for L=37,500."""
 
 
-def _state_bytes(batch: CtcBatch) -> Int64Array:
+def _state_bytes(labels: Any, frames: Any, dtype: DType) -> Any:
     """Of the back-pointers and borders of items that have a path, if all are kept."""
-    L, T = batch.target_lengths, batch.frames
-    size: Int64Array = 14 * _words(L, T) + 8 * _planes(batch.dtype) * _border_words(L, T)
-    return size
+    return 14 * _words(labels, frames) + 8 * _planes(dtype) * _border_words(labels, frames)
 
 
 def _in_windows(batch: CtcBatch) -> Int64Array:
     """What `_state_bytes` is of items that are done in windows: of long ones, if that takes less; 0 of others."""
     L, T = batch.target_lengths, batch.frames
-    whole = _state_bytes(batch)
     need = np.zeros(len(batch), np.int64)
-    for b in np.flatnonzero((L >= 1) & (L <= T) & (whole > KEPT_BYTES)):
-        part = gpu_long.window_bytes(int(L[b]), int(T[b]), batch.dtype, gpu_long.WINDOW_CHUNKS)
-        need[b] = part if part < whole[b] else 0
+    for b in np.flatnonzero((L >= 1) & (L <= T) & (_state_bytes(L, T, batch.dtype) > KEPT_BYTES)):
+        need[b] = _bytes_in_windows(int(L[b]), int(T[b]), batch.dtype)
     return need
+
+
+def _bytes_in_windows(labels: int, frames: int, dtype: DType) -> int:
+    """The same of one item that may have a path."""
+    whole, part = (
+        _state_bytes(labels, frames, dtype),
+        gpu_long.window_bytes(labels, frames, dtype, gpu_long.WINDOW_CHUNKS),
+    )
+    return part if whole > KEPT_BYTES and part < whole else 0
 
 
 def scratch_bytes(batch: CtcBatch) -> Int64Array:
@@ -96,7 +101,7 @@ def scratch_bytes(batch: CtcBatch) -> Int64Array:
     """
     L, T = batch.target_lengths, batch.frames
     windows = _in_windows(batch)
-    need = np.where(windows > 0, windows, _state_bytes(batch)) + 4 * _strips(L)
+    need = np.where(windows > 0, windows, _state_bytes(L, T, batch.dtype)) + 4 * _strips(L)
     need += (batch.dtype.storage.itemsize + (8 if batch.dtype is DType.FLOAT64 else 0)) * T
     return np.where((L >= 1) & (L <= T), need, 0)
 
@@ -266,6 +271,7 @@ def launch(
     *,
     blank: int = 0,
     star_score: float = 0.0,
+    whole: bool = False,
 ) -> DeviceResult:
     """Best paths of a padded batch that lies on the device already: queued on the current stream, never waited for.
 
@@ -276,6 +282,8 @@ def launch(
         target_lengths: int64 [B] on the same device, each ≤ L.
         blank: its column.
         star_score: log-prob of a wildcard's frames; NaN for the frame's largest non-blank log-prob.
+        whole: whether each item has T frames and L labels, so that long ones can be done in windows (`gpu_long`), one
+            after the other; of lengths that the device alone knows, all back-pointers are kept.
 
     Returns:
         paths int32 [B, T], durations int32 [B, L], frame_scores float32 [B, T], zero in the padding and for failed
@@ -312,6 +320,9 @@ def launch(
             *each(L, words, border_words, strips, T),
         )
         star = None if math.isnan(star_score) else float(star_score)  # NaN is not equal to itself
+        if whole and 1 <= L <= T and _bytes_in_windows(L, T, DTYPES[log_probs.dtype]):
+            given = (frames, target_lengths, padded_table(device, 1, rows), padded_stars(device, 1, star))
+            return _launch_in_windows(log_probs, targets, *given, star is None)
         return _Launch(
             log_probs,
             labels,
@@ -328,6 +339,29 @@ def launch(
             B * words,
             B * border_words,
         ).enqueue()
+
+
+def _launch_in_windows(
+    log_probs: torch.Tensor,
+    targets: torch.Tensor,
+    frames: torch.Tensor,
+    target_lengths: torch.Tensor,
+    table: torch.Tensor,
+    star_score: torch.Tensor,
+    star_is_largest: bool,
+) -> DeviceResult:
+    """`launch`, one item after the other; `table` and `star_score` are of any one."""
+    (T, L), dtype = (log_probs.shape[1], targets.shape[1]), DTYPES[log_probs.dtype]
+    lengths = target_lengths.contiguous(), frames.contiguous()
+    # What does not fit into int32 is out of range, and stays so.
+    narrow = targets.long().clamp(-(2**31), 2**31 - 1).to(torch.int32)
+    found = []
+    for b, scores in enumerate(log_probs):
+        item = (scores, *(length[b : b + 1] for length in lengths), table, star_score)
+        found.append(gpu_long.enqueue(item, narrow[b], L, T, dtype, star_is_largest))
+    paths, durations, frame_scores, totals, statuses = zip(*found)
+    padded = torch.stack(paths), torch.stack(durations), torch.stack(frame_scores)
+    return DeviceResult(*padded, torch.cat(totals), torch.cat(statuses))
 
 
 def in_words(targets: torch.Tensor) -> tuple[torch.Tensor, int]:

@@ -38,7 +38,8 @@ def forced_align_on_gpu(
     scores = log_probs.detach()
     if V > 1 and scores.stride(2) != 1:
         scores = scores.contiguous()
-    result = gpu.launch(scores, targets, frames, labels, blank=blank, star_score=star_score)
+    whole = input_lengths is None and target_lengths is None
+    result = gpu.launch(scores, targets, frames, labels, blank=blank, star_score=star_score, whole=whole)
     aligned = (result.statuses == Status.OK)[:, None] & (torch.arange(T, device=device) < frames[:, None])
     paths = _labels(result.paths, targets, aligned, blank)
     frame_scores = result.frame_scores.to(scores.dtype)
