@@ -41,7 +41,7 @@ def source_hash() -> str:
     return digest.hexdigest()[:16]
 
 
-def _usable(base: Path, folder: Path) -> bool:
+def usable(base: Path, folder: Path) -> bool:
     """Whether `folder`, below `base`, can be written, and not by everybody: what is read from it is executed."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -67,7 +67,7 @@ def cache_folder() -> Path:
     shared = Path(tempfile.gettempdir()) / f"alignd-{os.getuid() if hasattr(os, 'getuid') else 'user'}"
     for base in (Path(named) if named else Path(users, "alignd"), shared):
         folder = base / "numba" / source_hash()
-        if _usable(base, folder):
+        if usable(base, folder):
             return folder
         log.warning("%s cannot hold compiled kernels: it must be a folder that this user alone can write to", base)
     return Path(tempfile.mkdtemp(prefix="alignd-"))

@@ -46,10 +46,10 @@ class OnDevice(ABC):
         return torch.empty(size, dtype=accumulator_of(self.dtype) if dtype is None else dtype, device=self.device)
 
     def sums(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Memory for the costs, scores and statuses of `DeviceSums`."""
-        of_items = accumulator_of(self.dtype), torch.float64, torch.int32
-        costs, scores, statuses = together(self.device, *((self.items, dtype) for dtype in of_items))
-        return costs, scores, statuses
+        """Memory for the costs, scores and statuses of `DeviceSums`. The costs' is their own: losses return them, and
+        torch lets nobody change a part of something else in place."""
+        scores, statuses = together(self.device, (self.items, torch.float64), (self.items, torch.int32))
+        return self.empty(self.items), scores, statuses
 
 
 class DeviceSums(NamedTuple):

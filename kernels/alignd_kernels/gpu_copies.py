@@ -81,7 +81,8 @@ def staged(
         joined: several tensors are copied end to end all the same, for who slices what is returned.
 
     Raises:
-        ValueError: several buffers and no `sources`; a tensor on another device, of another type, or with gaps.
+        ValueError: several buffers and no `sources`; a tensor on another device, of another type, with gaps, or in the
+            middle of an element.
     """
     pieces = buffers if isinstance(buffers, tuple) else (buffers,)
     there = isinstance(pieces[0], torch.Tensor)
@@ -106,8 +107,15 @@ def staged(
 
 def _elements_between(first: torch.Tensor, other: torch.Tensor) -> int:
     """From the beginning of one to that of the other, wherever the device's memory has them: kernels add it to the
-    first one's address."""
-    return int(other.data_ptr() - first.data_ptr()) // int(first.element_size())
+    first one's address.
+
+    Raises:
+        ValueError: they lie so that this is no whole number.
+    """
+    elements, rest = divmod(int(other.data_ptr() - first.data_ptr()), int(first.element_size()))
+    if rest:
+        raise ValueError(f"a tensor of {other.dtype} that begins in the middle of an element")
+    return elements
 
 
 def _check_tensors(pieces: Sequence[torch.Tensor], device: torch.device, dtype: torch.dtype) -> None:
@@ -143,6 +151,7 @@ def _copies(tensors: Sequence[torch.Tensor], *, pinned: bool) -> list[torch.Tens
     spans: dict[int, tuple[int, int]] = {}
     for tensor in tensors:
         memory, (begin, end) = tensor.untyped_storage().data_ptr(), _bytes_of(tensor)
+        begin = begin // ALIGNMENT * ALIGNMENT
         first, last = spans.get(memory, (begin, end))
         spans[memory] = min(first, begin), max(last, end)
     staging: dict[int, torch.Tensor] = {}
@@ -162,5 +171,6 @@ def _copies(tensors: Sequence[torch.Tensor], *, pinned: bool) -> list[torch.Tens
 
 def _bytes_of(tensor: torch.Tensor) -> tuple[int, int]:
     """Where it begins and ends in its memory."""
+    assert tensor.is_contiguous()
     begin = tensor.storage_offset() * tensor.element_size()
     return begin, begin + tensor.numel() * tensor.element_size()

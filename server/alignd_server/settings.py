@@ -1,9 +1,9 @@
 """Every setting of the server, from flags, `ALIGND_…` variables and defaults, in this order."""
 
 import ipaddress
-import os
 from collections.abc import Mapping, MutableMapping
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -106,11 +106,15 @@ def is_loopback(address: str) -> bool:
 
 
 def keep_gpu_kernels(environment: MutableMapping[str, str]) -> None:
-    """Let Triton keep a GPU's compiled kernels in `ALIGND_CACHE_DIR` too, if that is set and Triton's own variable is
-    not; to be called before Triton is imported."""
-    folder = environment.get("ALIGND_CACHE_DIR")
-    if folder:
-        environment.setdefault("TRITON_CACHE_DIR", os.path.join(folder, "triton"))
+    """Let Triton keep a GPU's compiled kernels in `ALIGND_CACHE_DIR` too, if that is set, fit for it, and Triton's own
+    variable is not set; to be called before Triton is imported."""
+    named = environment.get("ALIGND_CACHE_DIR")
+    if not named or "TRITON_CACHE_DIR" in environment:
+        return
+    from alignd_kernels.compile_cache import usable  # imports Numba
+
+    if usable(Path(named), Path(named, "triton")):
+        environment["TRITON_CACHE_DIR"] = str(Path(named, "triton"))
 
 
 def unknown_variables(environment: Mapping[str, str]) -> dict[str, str]:

@@ -164,13 +164,16 @@ def test_windows_change_nothing(dtype: DType) -> None:
 
 
 @on_each_device
-@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
-def test_padded_items_that_are_whole(device: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("dtype", "turned"), [(torch.float16, False), (torch.float64, True)])
+def test_padded_items_that_are_whole(
+    device: str, dtype: torch.dtype, turned: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With a wildcard, a label out of range that int32 would wrap into it, and scores with gaps between frames."""
     rng = np.random.default_rng(0)
     scores = torch.from_numpy(dyadic(rng, (3, 80, 7))).to(dtype).to(device)[:, ::2]
     targets = torch.from_numpy(np.stack([random_targets(rng, 33, 7, 0) for _ in range(3)])).long().to(device)
     targets[0, 5], targets[1, 2] = STAR, 2**32 + 3
+    targets = targets.t().contiguous().t() if turned else targets
     frames, labels = (torch.full((3,), length, device=device) for length in (40, 33))
     expected = gpu.launch(scores, targets, frames, labels, star_score=-0.5)
     assert expected.statuses.tolist()[1:2] == [Status.TARGET_OUT_OF_RANGE]
@@ -187,9 +190,17 @@ def test_padded_items_that_are_whole(device: str, dtype: torch.dtype, monkeypatc
         assert len(items) == 3
         gpu.launch(scores, targets, frames, labels, star_score=-0.5)  # lengths that the device alone knows
         assert len(items) == 3
-        for args, count in (((None, None), 6), ((frames, None), 6)):
+        host = 3 * [40]
+        for args, count in (
+            ((None, None), 6),
+            ((host, None), 9),
+            ((host, 3 * [33]), 12),
+            ((frames, None), 12),
+        ):
             again = forced_align_on_gpu(scores, targets, *args, 0, -0.5, check=False)
             assert len(items) == count
             assert again[2].tolist() == expected.statuses.tolist()
+        forced_align_on_gpu(scores, targets, [40, 39, 40], None, 0, -0.5, check=False)
+        assert len(items) == 12
     for one, other in zip(found, expected):
         assert torch.equal(one.nan_to_num(7), other.nan_to_num(7))

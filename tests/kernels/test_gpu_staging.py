@@ -6,11 +6,14 @@ import torch
 from kernels.gpu_support import on_each_device
 
 from alignd_kernels import gpu_copies
+from alignd_kernels.ctc import gpu_sum as ctc_sum
 from alignd_kernels.dtypes import DType
 from alignd_kernels.gpu_copies import staged, to_device, to_host, together
 from alignd_kernels.mas import gpu
+from alignd_kernels.mas import gpu_sum as mas_sum
 from alignd_kernels.mas.batch import MasBatch
 from alignd_kernels.status import Status
+from alignd_kernels.transducer import gpu_sum as transducer_sum
 
 OFFSETS, SOURCES = np.array([0, 2, 1]), np.array([0, 0, 1])
 
@@ -77,6 +80,13 @@ def test_tensors_elsewhere_or_of_another_type_are_refused(device: str) -> None:
         staged((tensor, tensor), None, OFFSETS, torch.device(device), torch.float32)
 
 
+def test_tensors_in_the_middle_of_an_element_are_refused() -> None:
+    memory = np.zeros(20, np.uint8)
+    pieces = tuple(torch.from_numpy(memory[begin : begin + 8].view(np.float32)) for begin in (0, 10))
+    with pytest.raises(ValueError, match=r"torch\.float32 that begins in the middle of an element"):
+        staged(pieces, np.array([0, 1]), OFFSETS[:2], torch.device("cpu"), torch.float32)
+
+
 @on_each_device
 def test_tensors_with_gaps_are_refused(device: str) -> None:
     for tensor in (torch.zeros(6, device=device)[::2], torch.zeros(2, 3, device=device)):
@@ -112,3 +122,26 @@ def test_what_lies_together_comes_back_in_one_copy(device: str, monkeypatch: pyt
             np.testing.assert_array_equal(array, tensor.cpu().numpy())
             if device == "cpu":
                 np.testing.assert_array_equal(copy.numpy(), array)
+
+
+def test_parts_of_other_types_come_back_from_wherever_they_begin() -> None:
+    memory = torch.arange(48, dtype=torch.uint8)
+    wanted = [memory[5:9], memory[16:32].view(torch.int32), memory[40:]]
+    copies = gpu_copies._copies(wanted, pinned=False)
+    assert len({copy.untyped_storage().data_ptr() for copy in copies}) == 1
+    assert [copy.tolist() for copy in copies] == [part.tolist() for part in wanted]
+    with pytest.raises(AssertionError):
+        gpu_copies._copies([memory.view(6, 8).t()], pinned=False)
+
+
+@on_each_device
+def test_costs_are_no_part_of_something_else(device: str) -> None:
+    """Losses return them, and a view that a function of autograd returns cannot be changed in place."""
+    one = torch.ones(1, dtype=torch.int64, device=device)
+    scores = torch.zeros(1, 1, 1, 2, device=device)
+    sums = [
+        mas_sum.costs_on_gpu(scores[0], one, one),
+        ctc_sum.costs_on_gpu(scores[0], one[None], one, one),
+        transducer_sum.costs_on_gpu(scores, one[None, :0], one, 0 * one),
+    ]
+    assert [found.costs._is_view() for found in sums] == [False, False, False]

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 import alignd_kernels as ak
-from alignd_kernels.mas import dense, spare
+from alignd_kernels import spare
+from alignd_kernels.mas import dense
 
 SIZES = (1, 15, 16, 17, 31, 32, 33, 63, 64, 65, 129)
 
@@ -66,7 +67,39 @@ def test_only_sizes_worth_keeping_are_kept(monkeypatch: pytest.MonkeyPatch) -> N
         spare.borrow(nbytes)
         assert not spare._kept
     spare.borrow(200)
-    assert sum(len(memory) for memory in spare._kept) == 200
+    assert sum(len(piece.memory) for piece in spare._kept) == 200
+
+
+def test_few_pieces_are_kept_and_the_oldest_freed() -> None:
+    sizes = (1000, 1001, 1002, 1003, 1004)
+    lent = [spare.borrow(size)[0] for size in sizes]
+    while lent:
+        lent.pop(0)
+    assert [len(piece.memory) for piece in spare._kept] == [1001, 1002, 1003, 1004]
+    first, second = spare.borrow(600), spare.borrow(600)
+    assert (first[1], second[1]) == (True, True)
+    assert [len(piece.memory) for piece in spare._kept] == [1001, 1002], "those let go last are lent first"
+    assert not spare.borrow(5000)[1]
+    assert [len(piece.memory) for piece in spare._kept] == [1002, 5000]
+
+
+def test_at_most_so_many_bytes_are_kept() -> None:
+    large = spare.MOST_BYTES // 2 + 1
+    one, other = spare.borrow(large)[0], spare.borrow(large)[0]
+    del one
+    assert len(spare._kept) == 1
+    del other
+    assert len(spare._kept) == 1
+
+
+def test_an_empty_array_of_borrowed_memory() -> None:
+    array = spare.empty((3, 5), np.float64)
+    assert (array.shape, array.dtype, array.flags.writeable) == ((3, 5), np.dtype(np.float64), True)
+    address = array.ctypes.data
+    del array
+    again = spare.empty((4, 7), np.float32)
+    assert again.ctypes.data == address
+    assert spare.empty((0, 7), np.float32).shape == (0, 7)
 
 
 def test_threads_that_borrow_at_once_get_memory_of_their_own() -> None:

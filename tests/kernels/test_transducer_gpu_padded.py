@@ -97,5 +97,7 @@ def test_losses_and_gradients_equal_the_cpu_ones(compact: bool) -> None:
         loss = ak.rnnt_loss(log_probs, *rest, compact=compact, fastemit_lambda=0.1, reduction="mean")
         loss.backward()
         results.append((loss.detach().cpu(), log_probs.grad.cpu()))
+        costs = ak.rnnt_loss(log_probs, *rest, compact=compact, reduction="none")
+        costs.div_(2).sum().backward()  # in place, as of any function
     for one, other in zip(*results):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)

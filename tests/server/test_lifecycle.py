@@ -220,18 +220,18 @@ def test_every_setting_has_its_variable(monkeypatch: pytest.MonkeyPatch, name: s
     assert getattr(Settings(), name) == meant
 
 
-@pytest.mark.parametrize(
-    ("given", "kept"),
-    [
-        ({}, None),
-        ({"ALIGND_CACHE_DIR": "/cache"}, "/cache/triton"),
-        ({"ALIGND_CACHE_DIR": "/cache", "TRITON_CACHE_DIR": "/other"}, "/other"),
-    ],
-)
-def test_where_a_gpus_kernels_are_kept(given: dict[str, str], kept: str | None) -> None:
-    environment = dict(given)
-    keep_gpu_kernels(environment)
-    assert environment.get("TRITON_CACHE_DIR") == kept
+def test_where_a_gpus_kernels_are_kept(tmp_path: Path) -> None:
+    def kept(**given: str) -> str | None:
+        keep_gpu_kernels(given)
+        return given.get("TRITON_CACHE_DIR")
+
+    assert kept() is None
+    assert kept(ALIGND_CACHE_DIR=str(tmp_path)) == str(tmp_path / "triton")
+    assert kept(ALIGND_CACHE_DIR=str(tmp_path), TRITON_CACHE_DIR="/other") == "/other"
+    tmp_path.chmod(0o777)  # anybody could put something there that would be executed
+    assert kept(ALIGND_CACHE_DIR=str(tmp_path)) is None
+    (tmp_path / "file").touch()
+    assert kept(ALIGND_CACHE_DIR=str(tmp_path / "file")) is None
 
 
 @pytest.fixture(scope="module")

@@ -282,8 +282,8 @@ def launch(
         target_lengths: int64 [B] on the same device, each ≤ L.
         blank: its column.
         star_score: log-prob of a wildcard's frames; NaN for the frame's largest non-blank log-prob.
-        whole: whether each item has T frames and L labels, so that long ones can be done in windows (`gpu_long`), one
-            after the other; of lengths that the device alone knows, all back-pointers are kept.
+        whole: whether it is known here that each item has T frames and L labels, so that long ones can be done in
+            windows (`gpu_long`), one after the other; else all back-pointers are kept.
 
     Returns:
         paths int32 [B, T], durations int32 [B, L], frame_scores float32 [B, T], zero in the padding and for failed
@@ -354,7 +354,7 @@ def _launch_in_windows(
     (T, L), dtype = (log_probs.shape[1], targets.shape[1]), DTYPES[log_probs.dtype]
     lengths = target_lengths.contiguous(), frames.contiguous()
     # What does not fit into int32 is out of range, and stays so.
-    narrow = targets.long().clamp(-(2**31), 2**31 - 1).to(torch.int32)
+    narrow = targets.long().clamp(-(2**31), 2**31 - 1).to(torch.int32).contiguous()
     found = []
     for b, scores in enumerate(log_probs):
         item = (scores, *(length[b : b + 1] for length in lengths), table, star_score)

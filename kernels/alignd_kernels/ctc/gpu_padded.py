@@ -38,7 +38,7 @@ def forced_align_on_gpu(
     scores = log_probs.detach()
     if V > 1 and scores.stride(2) != 1:
         scores = scores.contiguous()
-    whole = input_lengths is None and target_lengths is None
+    whole = _whole(input_lengths, T, device) and _whole(target_lengths, targets.shape[1], device)
     result = gpu.launch(scores, targets, frames, labels, blank=blank, star_score=star_score, whole=whole)
     aligned = (result.statuses == Status.OK)[:, None] & (torch.arange(T, device=device) < frames[:, None])
     paths = _labels(result.paths, targets, aligned, blank)
@@ -61,6 +61,15 @@ def forced_align_on_gpu(
             },
         )
     return paths, frame_scores
+
+
+def _whole(lengths: Any, size: int, device: torch.device) -> bool:
+    """Whether all lengths are known here to be `size`: those on the device are not waited for."""
+    if lengths is None:
+        return True
+    if arrays.is_torch(lengths) and lengths.device == device:
+        return False
+    return bool((arrays.integers(lengths, "lengths") == size).all())
 
 
 def _labels(states: torch.Tensor, targets: torch.Tensor, aligned: torch.Tensor, blank: int) -> torch.Tensor:

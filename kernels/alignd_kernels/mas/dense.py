@@ -9,8 +9,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from alignd_kernels import spare
 from alignd_kernels.compile_cache import kernel, part
-from alignd_kernels.mas import spare
 from alignd_kernels.mas.batch import MasBatch, MasResult
 from alignd_kernels.numba_helpers import take_next
 from alignd_kernels.threads import WorkerPool

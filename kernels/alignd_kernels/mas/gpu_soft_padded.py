@@ -43,7 +43,7 @@ def binarize_on_gpu(scores: torch.Tensor, text_lengths: Any, mel_lengths: Any) -
     found = torch.stack([result.statuses.long(), tokens, frames]).cpu().numpy()
     lengths(found[1], "text_lengths", B, S)
     lengths(found[2], "mel_lengths", B, T)
-    if (found[0] == Status.NOT_FINITE).any() and not (scores > 0).any():
+    if (found[0] == Status.NOT_FINITE).any() and (scores < 0).any() and not (scores > 0).any():
         raise ValueError("attn holds no positive value: pass probabilities (softmax), not their logarithms")
     raise_if_failed(found[0].tolist(), found[1], found[2], reason)
     return dense_path(result, frames, S, scores.dtype).transpose(1, 2).contiguous()

@@ -19,6 +19,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from alignd_kernels import spare
 from alignd_kernels.compile_cache import kernel, part
 from alignd_kernels.dtypes import DType
 from alignd_kernels.numba_helpers import kernel_values, take_next, unlocked, widen
@@ -76,7 +77,7 @@ def forward(batch: StepwiseBatch, pool: WorkerPool | None = None) -> FloatArray:
         pool: shares a batch among threads, item by item; None does all on the calling thread.
     """
     S, kind = batch.most_tokens, batch.dtype.accumulator
-    energies, initial, alpha = _energies(batch), _initial(batch), np.empty(batch.energies.shape, kind)
+    energies, initial, alpha = _energies(batch), _initial(batch), spare.empty(batch.energies.shape, kind)
 
     def work(cursor: Int64Array) -> None:
         blocks = _scratch(2 * (BLOCK + 1), MARGIN + S, kind).reshape(2, BLOCK + 1, -1)
@@ -101,7 +102,7 @@ def backward(
         pool: as for `forward`.
     """
     S, kind = batch.most_tokens, batch.dtype.accumulator
-    energies, initial, found = _energies(batch), _initial(batch), np.empty(batch.energies.shape, kind)
+    energies, initial, found = _energies(batch), _initial(batch), spare.empty(batch.energies.shape, kind)
     by_initial = np.zeros_like(initial)
     past, given = unlocked(alpha), unlocked(upstream)
 

@@ -53,7 +53,7 @@ def transducer_posteriors(
     Raises:
         InvalidItemsError: listing every item that has no path: no frames, a target that is blank or out of range, in
             the modified topology more targets than frames, NaN or +inf in a log-prob that a path can take, no path of
-            finite score.
+            finite score. On a GPU, no path's log-likelihood may be below about −93 million.
         ValueError: for wrong shapes, lengths or blank.
         TypeError: for dtypes that do not fit.
         NotImplementedError: for tensors that are neither on the CPU nor on a CUDA device.

@@ -89,6 +89,8 @@ def _encode_request(request: LatentsRequest) -> bytes:
 def _check_request(request: LatentsRequest) -> None:
     if request.channels < 1:
         raise MalformedRequestError(("channels", f"{request.channels}; there must be at least one"))
+    for name in ("frames", "tokens"):  # whose products may overflow
+        total(name, getattr(request, name), request.channels)
     LATENT_PATHS.check_sizes(request)
     if request.channels > MAX_UNBACKED and not request.tokens.any() and not request.frames.any():
         reason = f"{request.channels}, but no item has frames or tokens: a length without values"
