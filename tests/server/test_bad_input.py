@@ -287,6 +287,7 @@ def assert_answers(server: ServerProcess) -> None:
 @pytest.mark.parametrize("case", MALFORMED, ids=lambda case: f"{case[0].name}-{case[2]}-{case[3][0]}")
 def test_malformed_requests(server: ServerProcess, case: tuple[Any, bytes, str, list[str]]) -> None:
     rpc, message, field, words = case
+    server.forget_peak()
     peak = server.peak_bytes()
     assert_malformed(refusal(server.target, rpc, message), field, words)
     assert_malformed(refusal(server.target, rpc, message, promise=str(len(message))), field, words)
