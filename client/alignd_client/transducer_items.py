@@ -66,7 +66,10 @@ def from_log_probs(log_probs: Any, targets: Any, blank: int, name: str, device: 
     labels = to_int32(integers(targets, "each item's targets", "labels"))
     nodes, vocabulary = log_probs.shape[1:]
     if nodes != len(labels) + 1:
-        raise ValueError(f"{name} has {nodes} label positions, but {len(labels)} targets ask for {len(labels) + 1}")
+        raise ValueError(
+            f"{name} has {nodes} label positions, but {len(labels)} targets ask for {len(labels) + 1}: joint log-probs "
+            "are [frames, targets + 1, vocabulary]"
+        )
     fault = fault_of(labels, vocabulary, blank)
     if fault is not None:  # nothing of it travels
         log_probs = log_probs[:0]
@@ -85,7 +88,7 @@ def fault_of(targets: Int32Array, vocabulary: int, blank: int) -> ItemStatus | N
         reason = f"target {outside[0]} is out of range: the vocabulary has columns 0 … {vocabulary - 1}"
         return ItemStatus(ItemCode.TARGET_OUT_OF_RANGE, "targets", reason)
     if (targets == blank).any():
-        reason = f"a target is the blank ({blank}): give the labels alone"
+        reason = f"a target is the blank ({blank}): give the labels alone, without padding"
         return ItemStatus(ItemCode.TARGET_IS_BLANK, "targets", reason)
     return None
 

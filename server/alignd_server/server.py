@@ -57,8 +57,8 @@ class Server:
         for sign in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(sign, self._stop.set)
         # An address that is taken is told at once, not after the kernels are compiled.
-        for address in settings.addresses():
-            _check_free(address)
+        for flag, address in settings.addresses().items():
+            _check_free(address, flag)
         # Else every counter and histogram has a second sample, which nobody asks for.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         metrics = Metrics()
@@ -167,7 +167,7 @@ class Server:
         settings = self._settings
         if settings.device == "auto" and engine.devices[0].backend == "numba":
             log.info("no CUDA device: running on the CPU", processor=engine.devices[0].name)
-        for address in settings.addresses():
+        for address in settings.addresses().values():
             if not is_loopback(address):
                 log.warning("listening on a public address without encryption or authentication", address=address)
         log.info(
@@ -199,7 +199,7 @@ def _bind(server: grpc.aio.Server, address: str) -> int:
         raise OSError(f"cannot listen on {address}: the address is not available") from None
 
 
-def _check_free(address: str) -> None:
+def _check_free(address: str, flag: str) -> None:
     """Raises `OSError` with the reason, which gRPC tells its own log alone."""
     try:
         host, port = split_address(address)
@@ -207,4 +207,4 @@ def _check_free(address: str) -> None:
         with socket.create_server((host, port), family=family):
             pass
     except OSError as error:
-        raise OSError(f"cannot listen on {address}: {error.strerror or error}") from None
+        raise OSError(f"cannot listen on {address} ({flag}): {error.strerror or error}") from None

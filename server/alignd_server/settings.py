@@ -72,9 +72,10 @@ class Settings(BaseSettings):
             raise ValueError("--max-queue-bytes must be at least --max-message-bytes, or the largest could never enter")
         return self
 
-    def addresses(self) -> list[str]:
-        """What is listened on."""
-        return [address for address in (self.listen, self.metrics_listen) if address != OFF]
+    def addresses(self) -> dict[str, str]:
+        """What is listened on, by flag."""
+        given = {"--listen": self.listen, "--metrics-listen": self.metrics_listen}
+        return {flag: address for flag, address in given.items() if address != OFF}
 
     def engine_limits(self) -> EngineLimits:
         return EngineLimits(

@@ -139,7 +139,12 @@ BAD: dict[str, tuple[Any, list[int], ItemCode, str]] = {
     "NaN": (np.full((2, 2, 3), np.nan, "f4"), [1], ItemCode.NOT_FINITE, "NOT_FINITE"),
     "infinite": (np.full((2, 2, 3), np.inf, "f4"), [1], ItemCode.NOT_FINITE, "NOT_FINITE"),
     "no way": (np.full((2, 2, 3), -np.inf, "f4"), [1], ItemCode.NO_FINITE_PATH, "NO_FINITE_PATH"),
-    "other labels": (np.zeros((2, 3, 3), "f4"), [1], ItemCode.MALFORMED, "3 label positions, but 1 targets"),
+    "other labels": (
+        np.zeros((2, 3, 3), "f4"),
+        [1],
+        ItemCode.MALFORMED,
+        "but 1 targets ask for 2: joint log-probs are [",
+    ),
     "other dimensions": (np.zeros((2, 3), "f4"), [1], ItemCode.MALFORMED, "3-D"),
     "integers": (np.zeros((2, 2, 3), int), [1], ItemCode.MALFORMED, "float16, bfloat16, float32 or float64"),
 }

@@ -389,6 +389,7 @@ def test_binarize_lists_what_has_no_path() -> None:
     assert caught.value.statuses == statuses
     assert caught.value.reasons[1] == "every path meets a probability of 0 (3 tokens, 5 frames)"
     assert caught.value.reasons[2].startswith("a negative probability, NaN or +inf")
+    assert "attn is [T_mel, T_text]" in caught.value.reasons[3]
 
 
 def test_binarization_loss_refuses_what_is_no_probability() -> None:

@@ -154,6 +154,7 @@ def test_every_bad_item_is_listed(value: np.ndarray) -> None:
         ak.maximum_path(value, mask)
     assert raised.value.statuses == {0: ak.Status.NOT_FINITE, 1: ak.Status.TOO_FEW_FRAMES, 2: ak.Status.EMPTY}
     assert "more tokens (7) than frames (6): every token needs at least one frame" in str(raised.value)
+    assert "scores are [tokens, frames]" in str(raised.value)
     path, statuses = ak.maximum_path(value, mask, check=False)
     assert statuses.tolist() == [ak.Status.NOT_FINITE, ak.Status.TOO_FEW_FRAMES, ak.Status.EMPTY]
     assert not path.any()

@@ -140,7 +140,7 @@ def test_a_port_that_is_taken(server: ServerProcess, what: str) -> None:
     flags = [word for name, address in addresses.items() for word in (f"--{name}", address)]
     process = run("--audio", "off", "--device", "cpu", *flags)
     assert process.returncode == 1
-    assert taken in sentence(process)
+    assert f"{taken} (--{what})" in sentence(process)
     assert "Address already in use" in process.stderr
     assert ask(server.target, wire.MAXIMUM_PATH, SMALL).statuses[0].ok  # the first one is not disturbed
 

@@ -71,9 +71,14 @@ def reason(status: Status | int, frames: int, targets: npt.NDArray[np.integer], 
                 "the wildcard"
             )
         case Status.TARGET_IS_BLANK:
-            return f"a target is the blank ({blank}): give the labels alone, blanks are put between them"
+            return (
+                f"a target is the blank ({blank}): give the labels alone, without padding; blanks are put between them"
+            )
         case Status.ADJACENT_STARS:
-            return "two wildcards (STAR) next to each other: one already stands for any number of frames"
+            return (
+                f"two wildcards (STAR, {STAR}) next to each other: one already stands for any number of frames, and "
+                "padding is none"
+            )
         case Status.OUT_OF_MEMORY:
             return f"not enough memory on the device ({size})"
         case Status.OK:

@@ -40,7 +40,10 @@ def reason(status: Status | int, tokens: int, frames: int) -> str:
         case Status.EMPTY:
             return f"empty item ({tokens} tokens, {frames} frames): it needs at least one token and one frame"
         case Status.TOO_FEW_FRAMES:
-            return f"more tokens ({tokens}) than frames ({frames}): every token needs at least one frame"
+            return (
+                f"more tokens ({tokens}) than frames ({frames}): every token needs at least one frame; "
+                "scores are [tokens, frames]"
+            )
         case Status.NOT_FINITE:
             return f"NaN or +inf in a score that a path can visit ({tokens} tokens, {frames} frames); -inf is allowed"
         case Status.NO_FINITE_PATH:

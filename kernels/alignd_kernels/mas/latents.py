@@ -106,6 +106,8 @@ def reason(status: Status | int, tokens: int, frames: int, channels: int) -> str
     match Status(status):
         case Status.EMPTY:
             return f"empty item ({size}): it needs at least one of each"
+        case Status.TOO_FEW_FRAMES:
+            return f"more tokens ({tokens}) than frames ({frames}): every token needs at least one frame"
         case Status.NOT_FINITE:
             return f"NaN in a latent, a mean or a log_sigma that a path can visit, or infinities that make one ({size})"
         case Status.NO_FINITE_PATH:

@@ -69,6 +69,8 @@ def reason(status: Status, tokens: int, frames: int) -> str:
     """One sentence on why an item with this many tokens and frames has no path."""
     from alignd_kernels import mas
 
+    if status == Status.TOO_FEW_FRAMES:
+        return f"more tokens ({tokens}) than frames ({frames}): every token needs one at least; attn is [T_mel, T_text]"
     if status == Status.NOT_FINITE:
         return f"a negative probability, NaN or +inf where a path can be ({tokens} tokens, {frames} frames)"
     if status == Status.NO_FINITE_PATH:

@@ -93,7 +93,7 @@ def reason(
             wrong = [int(y) for y in targets if not 0 <= y < vocabulary]
             return f"target {wrong[0]} is out of range: the vocabulary has columns 0 … {vocabulary - 1}"
         case Status.TARGET_IS_BLANK:
-            return f"a target is the blank ({blank}): give the labels alone"
+            return f"a target is the blank ({blank}): give the labels alone, without padding"
         case Status.OUT_OF_MEMORY:
             return f"not enough memory on the device ({size})"
         case Status.OK:
