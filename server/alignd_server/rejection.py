@@ -11,6 +11,9 @@ from alignd_server.errors import DeadlineExceededError, NotServedError, Overload
 
 DETAILS = "grpc-status-details-bin"
 
+STARTING_S = 1.0
+"""When to ask again; a first start takes minutes, later ones a second or two."""
+
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
@@ -31,10 +34,20 @@ def malformed(error: MalformedRequestError) -> Rejection:
 
 
 def overloaded(error: OverloadedError) -> Rejection:
-    delay = duration_pb2.Duration()
-    delay.FromNanoseconds(int(error.retry_after_s * 1e9))
-    detail = error_details_pb2.RetryInfo(retry_delay=delay)
+    detail = _retry_after(error.retry_after_s)
     return _with_detail(grpc.StatusCode.RESOURCE_EXHAUSTED, code_pb2.RESOURCE_EXHAUSTED, str(error), detail)
+
+
+def starting() -> Rejection:
+    """Of a server that has yet to compile or load its kernels: that it is there tells RetryInfo."""
+    why = "the server is starting: its kernels are being compiled or loaded"
+    return _with_detail(grpc.StatusCode.UNAVAILABLE, code_pb2.UNAVAILABLE, why, _retry_after(STARTING_S))
+
+
+def _retry_after(seconds: float) -> error_details_pb2.RetryInfo:
+    delay = duration_pb2.Duration()
+    delay.FromNanoseconds(int(seconds * 1e9))
+    return error_details_pb2.RetryInfo(retry_delay=delay)
 
 
 def too_large(nbytes: int, limit: int) -> Rejection:

@@ -20,7 +20,7 @@ from alignd_server.errors import DeviceLostError
 from alignd_server.interceptor import MetricsInterceptor
 from alignd_server.metrics import Metrics
 from alignd_server.operations import alignments
-from alignd_server.service import AlignmentHandlers
+from alignd_server.service import AlignmentHandlers, Doorway
 from alignd_server.settings import OFF, Settings, is_loopback, split_address
 from alignd_server.warm_up import tell_of_late_kernels
 
@@ -62,17 +62,24 @@ class Server:
         # Else every counter and histogram has a second sample, which nobody asks for.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         metrics = Metrics()
-        engine = await self._start_engine(metrics)
-        if engine is None:
-            log.info("stopped while starting", exit_code=0)
-            return 0
-        server = self._grpc_server(metrics)
-        rpcs = [*(operation.rpc for operation in alignments()), wire.ALIGN_AUDIO]
-        handlers = AlignmentHandlers(engine, rpcs, settings.payload_timeout_s)
-        server.add_generic_rpc_handlers((handlers,))
+        server, doorway = self._grpc_server(metrics), Doorway()
+        server.add_generic_rpc_handlers((doorway,))
         self.port = _bind(server, settings.listen)
         metrics_server = self._serve_metrics(metrics)
+        # Ahead of the engine, so that whoever asks is told that the server starts, not that there is none.
         await server.start()
+        log.debug("listening", port=self.port, metrics_port=self.metrics_port)
+        try:
+            engine = await self._start_engine(metrics)
+        except BaseException:
+            await server.stop(0)
+            raise
+        if engine is None:
+            await server.stop(0)
+            log.info("stopped while starting", exit_code=0)
+            return 0
+        rpcs = [*(operation.rpc for operation in alignments()), wire.ALIGN_AUDIO]
+        handlers = doorway.handlers = AlignmentHandlers(engine, rpcs, settings.payload_timeout_s)
         await self._set_health(SERVING)
         self._announce(engine)
         await self._stop.wait()

@@ -20,7 +20,7 @@ from alignd_server.admission import Reservation
 from alignd_server.engine import Engine
 from alignd_server.errors import OverloadedError
 from alignd_server.jobs import Job
-from alignd_server.rejection import Rejection, rejection, too_large
+from alignd_server.rejection import Rejection, rejection, starting, too_large
 
 log = structlog.get_logger("alignd.service")
 
@@ -181,6 +181,33 @@ def _nbytes(reply: Any) -> int:
 def _deadline(context: Context) -> float | None:
     remaining: float | None = context.time_remaining()  # None without a deadline, whatever the stubs say
     return None if remaining is None else time.monotonic() + remaining
+
+
+class Doorway(grpc.GenericRpcHandler):
+    """AlignmentService from the moment that the server listens: until `handlers` are there, calls are told to come
+    again.
+
+    Attributes:
+        handlers: None while the server starts.
+    """
+
+    def __init__(self) -> None:
+        self.handlers: AlignmentHandlers | None = None
+
+    def service_name(self) -> str:
+        return SERVICE
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
+        if self.handlers is not None:
+            return self.handlers.service(handler_call_details)
+        return _STARTING if handler_call_details.method.startswith(f"/{SERVICE}/") else None
+
+
+async def _come_again(requests: AsyncIterator[bytes], context: Context) -> NoReturn:
+    await _abort(context, starting())
+
+
+_STARTING: Any = grpc.stream_unary_rpc_method_handler(_come_again)
 
 
 async def _abort(context: Context, why: Rejection) -> NoReturn:

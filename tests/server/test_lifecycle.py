@@ -1,11 +1,13 @@
 """Start, settings, what the server tells of itself, and how it ends."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,8 +18,10 @@ import numpy as np
 import psutil
 import pytest
 from google.protobuf.descriptor_pool import DescriptorPool
+from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+from grpc_status import rpc_status
 
 from alignd import wire
 from alignd.v1 import alignment_pb2 as pb
@@ -352,24 +356,33 @@ def test_no_metrics() -> None:
         assert [c.laddr.port for c in listening] == [int(server.target.split(":")[1])]
 
 
-def test_a_signal_while_kernels_compile_ends_the_server(tmp_path: Path) -> None:
+def test_a_server_that_compiles_says_so_and_ends_at_a_signal(tmp_path: Path) -> None:
+    flags = ["--device", "cpu", "--log-format", "json", "--log-level", "debug"]
+    flags += ["--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"]
     process = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "alignd_server",
-            "--listen",
-            "127.0.0.1:0",
-            "--metrics-listen",
-            "off",
-            "--device",
-            "cpu",
-        ],
+        [sys.executable, "-m", "alignd_server", *flags],
         env={**os.environ, "ALIGND_CACHE_DIR": str(tmp_path)},
         stderr=subprocess.PIPE,
         text=True,
     )
     try:
+        assert process.stderr
+        listening = json.loads(next(line for line in process.stderr if '"listening"' in line))
+        target = f"127.0.0.1:{listening['port']}"
+        with grpc.insecure_channel(target) as channel:
+            checked = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=20)
+        assert checked.status == NOT_SERVING
+        for rpc, request in ((wire.MAXIMUM_PATH, SMALL), (wire.GET_SERVER_INFO, wire.ServerInfoRequest())):
+            with pytest.raises(grpc.RpcError) as raised:
+                ask(target, rpc, request)
+            assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
+            assert "the server is starting" in raised.value.details()
+            (detail,) = rpc_status.from_call(raised.value).details
+            retry = error_details_pb2.RetryInfo()
+            assert detail.Unpack(retry)
+            assert retry.retry_delay.ToTimedelta().total_seconds() == 1
+        with urllib.request.urlopen(f"http://127.0.0.1:{listening['metrics_port']}/metrics", timeout=20) as reply:
+            assert b"alignd_build_info" in reply.read()
         # The cache's folder is made when the first kernel is asked for.
         eventually(lambda: any(tmp_path.iterdir()), "the first kernel", 60)
         others = min(available_cpus(), len(wire.DataType)) - 1
