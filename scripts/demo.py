@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
-START_TIMEOUT_S = 240.0
+CACHE = "ALIGND_CACHE_DIR"
 KERNEL_LATENCY = "alignd_kernel_duration_seconds"
 
 
@@ -22,7 +22,7 @@ def main() -> None:
     recording, transcript = find_recording()
     command = ["alignd-server", "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0", "--log-format", "json"]
     print("$", *command, "&")
-    print("starting; the first start compiles the kernels, which takes one to three minutes …", flush=True)
+    print("starting …", flush=True)
     with tempfile.TemporaryFile("w+") as log:
         server = subprocess.Popen([BIN / command[0], *command[1:]], stderr=log, env=environ())
         try:
@@ -45,16 +45,26 @@ def find_recording() -> tuple[Path, str]:
 
 
 def wait_until_serving(server: subprocess.Popen[bytes], log: int) -> dict[str, str]:
-    """What the server's log says once it serves; exits with the log where it does not."""
+    """What the server's log says once it serves, and on the way there for people; exits with the log where it ends.
+
+    As long as it lives it is waited for: how long its kernels compile, it says itself.
+    """
     begin = time.monotonic()
-    while time.monotonic() - begin < START_TIMEOUT_S and server.poll() is None:
-        for line in read(log).split("\n")[:-1]:
+    told = 0
+    while True:
+        ended = server.poll() is not None  # before the log is read for the last time
+        lines = read(log).split("\n")[:-1]
+        for line in lines[told:]:
             event = json.loads(line) if line.startswith("{") else {}
             if event.get("event") == "serving":
                 print(f"serving after {time.monotonic() - begin:.1f} s on {', '.join(event['devices'])}\n")
                 return event
+            if "event" in event:
+                print(event["event"], flush=True)
+        if ended:
+            sys.exit(f"The server did not start:\n{read(log)}")
+        told = len(lines)
         time.sleep(0.05)
-    sys.exit(f"The server did not start:\n{read(log)}")
 
 
 def read(file: int) -> str:
@@ -63,8 +73,9 @@ def read(file: int) -> str:
 
 
 def environ(**more: str) -> dict[str, str]:
-    """The caller's variables without settings of ours, which could point the demonstration elsewhere."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("ALIGND_")}
+    """The caller's variables without settings of ours, which could point the demonstration elsewhere, but for the
+    folder where compiled kernels are kept."""
+    kept = {name: value for name, value in os.environ.items() if name == CACHE or not name.startswith("ALIGND_")}
     return {**kept, **more}
 
 

@@ -41,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     text = align.add_mutually_exclusive_group(required=True)
     text.add_argument("--text", help="what is said in it")
     text.add_argument("--text-file", metavar="FILE", type=Path, help="a UTF-8 file with what is said in it")
-    align.add_argument("--format", choices=FORMATS, default="table", help="default: table")
+    align.add_argument("--format", choices=FORMATS, help="default: by the extension of --output, else table")
     align.add_argument("--tokens", action="store_true", help="tokens too (json, textgrid) or instead of words (others)")
     align.add_argument("--output", metavar="FILE", type=Path, help="default: standard output")
     align.add_argument("--model", default="", help="a name that `alignd info` lists; default: the server's")
@@ -75,18 +75,28 @@ def _client(options: argparse.Namespace) -> AlignClient:
 
 def _align(options: argparse.Namespace) -> int:
     """Print the words of a recording with their times in seconds."""
+    write = FORMATS[_format(options.format, options.output)]
     transcript = options.text if options.text is not None else options.text_file.read_text(encoding="utf-8")
     standard_input = options.file == "-"
     audio = sys.stdin.buffer.read() if standard_input else Path(options.file)
     with _client(options) as client:
         alignment = client.align_audio(audio, transcript.strip(), options.model)
     name = "stdin" if standard_input else Path(options.file).stem
-    text = FORMATS[options.format](alignment, tokens=options.tokens, name=name)
+    text = write(alignment, tokens=options.tokens, name=name)
     if options.output is None:
         sys.stdout.write(text)
     else:
         options.output.write_text(text, encoding="utf-8")
     return 0
+
+
+def _format(named: str | None, output: Path | None) -> str:
+    """What to write. Raises `ValueError` for a format that the output's extension contradicts."""
+    extension = "" if output is None else output.suffix[1:].lower()
+    meant = extension if extension in FORMATS else None
+    if named and meant and named != meant:
+        raise ValueError(f"--format {named} contradicts --output {output}: leave one out, or give both the same format")
+    return named or meant or "table"
 
 
 def _health(options: argparse.Namespace) -> int:

@@ -53,7 +53,7 @@ def warm_up(operations: Sequence[AnyFamily], devices: Sequence[Device]) -> None:
         with compile_cache.compiling_alone():
             _compile(operations, cpu, types)
     if any((device.torch_device or "").startswith("cuda") for device in devices):
-        _say("loading the GPU's kernels; the first start of all compiles them, which takes some minutes")
+        _say("loading the GPU's kernels; the first start of all compiles them, which takes about eight minutes")
     for device in devices:
         for operation in operations:
             backends.warm_up(operation.room, device, operation.kernels)

@@ -48,6 +48,36 @@ def test_every_format_to_a_file(speech: Path, tmp_path: Path, capsys: pytest.Cap
         assert (value["audio"], value["model"], len(value["tokens"])) == ("speech", "even", 5)
 
 
+@pytest.mark.usefixtures("at")
+@pytest.mark.parametrize(
+    ("file", "named", "begin"),
+    [
+        ("out.json", None, "{"),
+        ("out.ctm", None, "speech 1 "),
+        ("out.TextGrid", None, "File type"),
+        ("out.SRT", "srt", "1\n"),
+        ("out.txt", None, "   start"),
+        ("out.txt", "ctm", "speech 1 "),
+        ("out.table.1", None, "   start"),
+    ],
+)
+def test_the_extension_names_the_format(speech: Path, tmp_path: Path, file: str, named: str | None, begin: str) -> None:
+    arguments = ["align", str(speech), "--text", "ab", "--output", str(tmp_path / file)]
+    assert main([*arguments, *(["--format", named] if named else [])]) == 0
+    assert (tmp_path / file).read_text().startswith(begin)
+
+
+@pytest.mark.usefixtures("at")
+def test_a_format_that_the_extension_contradicts(
+    speech: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], server: FakeServer
+) -> None:
+    output = tmp_path / "out.TextGrid"
+    assert main(["align", str(speech), "--text", "ab", "--format", "json", "--output", str(output)]) == 1
+    assert f"--format json contradicts --output {output}" in one_sentence(capsys)
+    assert not output.exists()
+    assert not server.seen["AlignAudio"]
+
+
 def test_align_asks_the_server_that_is_named(
     speech: Path, server: FakeServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
