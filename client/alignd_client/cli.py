@@ -27,7 +27,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except (AlignError, ImportError, OSError, ValueError) as error:
-        print(f"alignd: {' '.join(str(error).split())}", file=sys.stderr)
+        message = str(error)
+        if isinstance(error, OSError) and error.filename:
+            message = f"{error.filename}: {error.strerror}"
+        print(f"alignd: {' '.join(message.split())}", file=sys.stderr)
         return 1
 
 
@@ -76,18 +79,35 @@ def _client(options: argparse.Namespace) -> AlignClient:
 def _align(options: argparse.Namespace) -> int:
     """Print the words of a recording with their times in seconds."""
     write = FORMATS[_format(options.format, options.output)]
-    transcript = options.text if options.text is not None else options.text_file.read_text(encoding="utf-8")
+    transcript = options.text if options.text is not None else _read_text(options.text_file)
     standard_input = options.file == "-"
     audio = sys.stdin.buffer.read() if standard_input else Path(options.file)
     with _client(options) as client:
         alignment = client.align_audio(audio, transcript.strip(), options.model)
     name = "stdin" if standard_input else Path(options.file).stem
-    text = write(alignment, tokens=options.tokens, name=name)
+    text = write(alignment, tokens=options.tokens, name=name, transcript=transcript)
     if options.output is None:
         sys.stdout.write(text)
     else:
         options.output.write_text(text, encoding="utf-8")
     return 0
+
+
+def _read_text(path: Path) -> str:
+    """Raises `ValueError` for a file that cannot be read, or is not in UTF-8."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise ValueError(
+            f"--text-file {path} cannot be read ({error.strerror}): name a UTF-8 file with what is said, or use --text"
+        ) from None
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:  # every other byte of English in UTF-16
+        raise ValueError(
+            f"--text-file {path} is not in UTF-8: convert it, as `iconv -f UTF-16 -t UTF-8` does or -f LATIN1"
+        )
+    return text
 
 
 def _format(named: str | None, output: Path | None) -> str:
