@@ -58,6 +58,7 @@ class AsyncTransport(Protocol):
     """As `transport.Transport`."""
 
     remote: bool
+    target: str
     presence: Presence
     torch_device: str | None
 

@@ -110,6 +110,7 @@ class LocalTransport:
     """See `transport.Transport`."""
 
     remote = False
+    target = _TARGET
 
     def __init__(self, engine: Engine, max_in_flight: int) -> None:
         self.presence = Presence(reached=True)
@@ -266,6 +267,7 @@ class AsyncLocalTransport:
     """See `aio_transport.AsyncTransport`."""
 
     remote = False
+    target = _TARGET
 
     def __init__(self, engine: Engine) -> None:
         self.presence = Presence(reached=True)

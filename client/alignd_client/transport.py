@@ -60,6 +60,8 @@ class Transport(Protocol):
 
     remote: bool
     """Whether requests travel in messages, of limited size, and replies come from somebody else's code."""
+    target: str
+    """Where it leads."""
     presence: Presence
     torch_device: str | None
     """Where its requests take tensors as they lie, as torch calls it; None where all go through host memory."""
