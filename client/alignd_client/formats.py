@@ -209,3 +209,6 @@ FORMATS: Final[dict[str, Callable[..., str]]] = {
     "textgrid": textgrid,
     "srt": srt,
 }
+
+EXTENSIONS: Final = {"table": ".txt", "json": ".json", "ctm": ".ctm", "textgrid": ".TextGrid", "srt": ".srt"}
+"""Of a file in each format."""

@@ -198,6 +198,11 @@ def test_failures_are_one_sentence(
     [
         [],
         ["align", "x.wav"],
+        ["align", "--text", "a"],
+        ["align", "--manifest", "x.jsonl"],
+        ["align", "x.wav", "--manifest", "x.jsonl", "--output-dir", "y"],
+        ["align", "--manifest", "x.jsonl", "--output-dir", "y", "--text", "a"],
+        ["align", "x.wav", "--text", "a", "--output-dir", "y"],
         ["align", "x.wav", "--text", "a", "--text-file", "b"],
         ["align", "x.wav", "--text", "a", "--format", "xml"],
         ["align", "x.wav", "--text", "a", "--local", "--server", "x"],
