@@ -66,6 +66,9 @@ class AsyncAlignClient(
         self._options = options
         self._pipeline = AsyncPipeline(transport, options)
 
+    def __repr__(self) -> str:
+        return f"<AsyncAlignClient {self._transport.target}>"
+
     def __reduce__(self) -> tuple[Any, ...]:
         return AsyncAlignClient._of, (self._transport, self._options)
 

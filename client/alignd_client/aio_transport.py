@@ -16,7 +16,8 @@ from alignd_client.channel import (
 )
 from alignd_client.errors import AlignError, ClientClosedError, ForkError
 from alignd_client.faults import error_of
-from alignd_client.retry import Attempts, Remaining, RetryPolicy, answered
+from alignd_client.presence import Presence
+from alignd_client.retry import Attempts, Remaining, RetryPolicy
 from alignd_client.transport import decode
 
 Request = TypeVar("Request")
@@ -57,7 +58,8 @@ class AsyncTransport(Protocol):
     """As `transport.Transport`."""
 
     remote: bool
-    reached: bool
+    target: str
+    presence: Presence
     torch_device: str | None
 
     def open(self, rpc: Rpc[Request, Reply], request: Request) -> AsyncCall[Reply]: ...
@@ -71,13 +73,14 @@ async def run(transport: AsyncTransport, call: AsyncCall[Reply], policy: RetryPo
     """Attempts a call until it succeeds, or its error is final. Raises `AlignError`."""
     attempts = Attempts(policy, timeout)
     while True:
+        loss = transport.presence.loss
         try:
             reply = await call.attempt(attempts.remaining)
         except AlignError as error:
-            transport.reached = transport.reached or answered(error)
-            delay = attempts.delay_after(error, reached=transport.reached)
+            transport.presence.note(error, loss)
+            delay = attempts.delay_after(error, reached=transport.presence.reached)
         else:
-            transport.reached = True
+            transport.presence.note(None, loss)
             return reply
         await asyncio.sleep(delay)
 
@@ -90,7 +93,7 @@ class AsyncGrpcTransport:
 
     def __init__(self, target: str | None) -> None:
         self.target = resolve_target(target)
-        self.reached = False
+        self.presence = Presence()
         self._closed = False
         self._channels: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Any]
         self._channels = weakref.WeakKeyDictionary()
@@ -110,6 +113,7 @@ class AsyncGrpcTransport:
 
     async def close(self) -> None:
         self._closed = True
+        self.presence.close()
         channel = self._channels.pop(asyncio.get_running_loop(), None)
         if channel is not None:
             await channel.close()

@@ -53,6 +53,10 @@ class Kind:
         """`array` as the caller's kind, in a dtype of that kind."""
         if self.device is None:
             return array.astype(dtype, copy=False)
+        name = str(dtype).removeprefix("torch.")
+        if self.device.type == "cpu" and name != "bfloat16":  # torch's threads, if it had any, are missing after a fork
+            with np.errstate(over="ignore"):
+                array = array.astype(name, copy=False)
         return sys.modules["torch"].from_numpy(array).to(device=self.device, dtype=dtype)
 
     def zeros(self, shape: Sequence[int], dtype: Any) -> Any:

@@ -26,6 +26,7 @@ from alignd_client.arrays import (
     wrapped,
 )
 from alignd_client.attention_items import AttentionItem
+from alignd_client.brief import Brief
 from alignd_client.errors import InvalidRequestError
 from alignd_client.family import OnError, failed_places
 from alignd_client.pairs import Items
@@ -36,8 +37,8 @@ Int64Array = npt.NDArray[np.int64]
 Mode = Literal["mas", "dtw", "stepwise"]
 
 
-@dataclass(frozen=True, eq=False)
-class AttentionAlignment:
+@dataclass(frozen=True, eq=False, repr=False)
+class AttentionAlignment(Brief):
     """The alignment of one item by the head whose attention is the most focused.
 
     Attributes:

@@ -10,7 +10,8 @@ from alignd.wire import ServerInfo
 from alignd_client import __version__
 from alignd_client.client import AlignClient
 from alignd_client.errors import AlignError
-from alignd_client.formats import FORMATS
+from alignd_client.formats import EXTENSIONS, FORMATS
+from alignd_client.manifest import align_manifest
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,7 +28,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except (AlignError, ImportError, OSError, ValueError) as error:
-        print(f"alignd: {' '.join(str(error).split())}", file=sys.stderr)
+        message = str(error)
+        if isinstance(error, OSError) and error.filename:
+            message = f"{error.filename}: {error.strerror}"
+        print(f"alignd: {' '.join(message.split())}", file=sys.stderr)
         return 1
 
 
@@ -37,15 +41,24 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     align = commands.add_parser("align", help="words of a recording with their times", description=_align.__doc__)
-    align.add_argument("file", metavar="FILE", help="WAV, FLAC, OGG or MP3; - for standard input")
-    text = align.add_mutually_exclusive_group(required=True)
+    align.add_argument("file", metavar="FILE", nargs="?", help="WAV, FLAC, OGG or MP3; - for standard input")
+    text = align.add_mutually_exclusive_group()
     text.add_argument("--text", help="what is said in it")
     text.add_argument("--text-file", metavar="FILE", type=Path, help="a UTF-8 file with what is said in it")
     align.add_argument("--format", choices=FORMATS, help="default: by the extension of --output, else table")
     align.add_argument("--tokens", action="store_true", help="tokens too (json, textgrid) or instead of words (others)")
     align.add_argument("--output", metavar="FILE", type=Path, help="default: standard output")
+    align.add_argument(
+        "--manifest",
+        metavar="JSONL",
+        type=Path,
+        help='many recordings in place of FILE: lines {"audio": path, "text": what is said} (or "audio_filepath")',
+    )
+    align.add_argument(
+        "--output-dir", metavar="DIR", type=Path, help="for a manifest's outputs, one for each recording"
+    )
     align.add_argument("--model", default="", help="a name that `alignd info` lists; default: the server's")
-    align.set_defaults(run=_align)
+    align.set_defaults(run=_align, refuse=align.error)
     _add_where(align)
 
     health = commands.add_parser("health", help="whether the server is ready", description=_health.__doc__)
@@ -74,20 +87,70 @@ def _client(options: argparse.Namespace) -> AlignClient:
 
 
 def _align(options: argparse.Namespace) -> int:
-    """Print the words of a recording with their times in seconds."""
+    """Print the words of a recording with their times in seconds, or write those of many recordings into files."""
+    _check_usage(options)
+    if options.manifest is not None:
+        return _align_manifest(options)
     write = FORMATS[_format(options.format, options.output)]
-    transcript = options.text if options.text is not None else options.text_file.read_text(encoding="utf-8")
+    transcript = options.text if options.text is not None else _read_text(options.text_file)
     standard_input = options.file == "-"
     audio = sys.stdin.buffer.read() if standard_input else Path(options.file)
     with _client(options) as client:
         alignment = client.align_audio(audio, transcript.strip(), options.model)
     name = "stdin" if standard_input else Path(options.file).stem
-    text = write(alignment, tokens=options.tokens, name=name)
+    text = write(alignment, tokens=options.tokens, name=name, transcript=transcript)
     if options.output is None:
         sys.stdout.write(text)
     else:
         options.output.write_text(text, encoding="utf-8")
     return 0
+
+
+def _check_usage(options: argparse.Namespace) -> None:
+    """Exits with 2 and a sentence where arguments do not go together."""
+    alone = {"FILE": "file", "--text": "text", "--text-file": "text_file", "--output": "output"}
+    given = [name for name, attribute in alone.items() if getattr(options, attribute) is not None]
+    if options.manifest is not None:
+        if given:
+            options.refuse(f"{given[0]} does not go with --manifest, which names recordings and texts")
+        if options.output_dir is None:
+            options.refuse("--manifest needs --output-dir")
+    elif options.output_dir is not None:
+        options.refuse("--output-dir goes with --manifest; --output is for one recording")
+    elif options.file is None or not {"--text", "--text-file"} & set(given):
+        options.refuse("FILE with --text or --text-file is required, or --manifest")
+
+
+def _align_manifest(options: argparse.Namespace) -> int:
+    form = options.format or "table"
+    with _client(options) as client:
+        failed = align_manifest(
+            client,
+            options.manifest,
+            options.output_dir,
+            FORMATS[form],
+            EXTENSIONS[form],
+            tokens=options.tokens,
+            model=options.model,
+        )
+    return 1 if failed else 0
+
+
+def _read_text(path: Path) -> str:
+    """Raises `ValueError` for a file that cannot be read, or is not in UTF-8."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise ValueError(
+            f"--text-file {path} cannot be read ({error.strerror}): name a UTF-8 file with what is said, or use --text"
+        ) from None
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:  # every other byte of English in UTF-16
+        raise ValueError(
+            f"--text-file {path} is not in UTF-8: convert it, as `iconv -f UTF-16 -t UTF-8` does or -f LATIN1"
+        )
+    return text
 
 
 def _format(named: str | None, output: Path | None) -> str:

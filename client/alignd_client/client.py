@@ -88,6 +88,9 @@ class AlignClient(MasMethods, LatentsMethods, CtcMethods, TransducerMethods, Att
         self._options = options
         self._pipeline = Pipeline(transport, options)
 
+    def __repr__(self) -> str:
+        return f"<AlignClient {self._transport.target}>"
+
     def __reduce__(self) -> tuple[Any, ...]:
         return AlignClient._of, (self._transport, self._options)
 

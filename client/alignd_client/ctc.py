@@ -38,7 +38,7 @@ from alignd_client.arrays import (
     to_int32,
     wrapped,
 )
-from alignd_client.ctc_columns import LEAST_STACKED_BYTES, large, reduced
+from alignd_client.ctc_columns import LEAST_BYTES, Columns, large
 from alignd_client.ctc_items import CtcItem
 from alignd_client.ctc_padded import ForcedAlignJob
 from alignd_client.errors import InvalidRequestError
@@ -95,40 +95,44 @@ class _Family(Generic[Reply]):
         self, blank: int = 0, star_score: StarScore = 0.0, device: str | None = None, reduces: bool = False
     ) -> None:
         self.device = device
-        self.reduces = reduces
         self.blank = blank_of(blank)
         self.star_score = star_score_of(star_score)
+        self.columns = Columns(self.blank, self.star_score) if reduces else None
 
     def borrows(self, raws: Any) -> bool:
         return isinstance(raws, Pairs) and exists_whole(raws.log_probs)
 
     def stack(self, raws: Any) -> CtcItem | None:
-        found = stacked(raws.log_probs, self.device) if isinstance(raws, Pairs) else None
-        if found is None or not (is_tensor(raws.targets) or isinstance(raws.targets, np.ndarray)):
+        if not isinstance(raws, Pairs):
+            return None
+        log_probs: Any = raws.log_probs
+        targets: Any = raws.targets
+        if self.columns is not None and large(log_probs, 3) and log_probs.nbytes >= len(log_probs) * LEAST_BYTES:
+            return None  # before any of it is converted
+        found = stacked(log_probs, self.device)
+        if found is None or not (is_tensor(targets) or isinstance(targets, np.ndarray)):
             return None
         array, data_type = found
         B, T, V = array.shape
-        if self.reduces and large(raws.log_probs, 3) and array.nbytes >= B * LEAST_STACKED_BYTES:
-            return None
-        if raws.targets.ndim != 2 or len(raws.targets) != B:
+        if targets.ndim != 2 or len(targets) != B:
             return None
         try:
-            targets = to_int32(integers(raws.targets, "targets", "B, labels"))
+            labels = to_int32(integers(targets, "targets", "B, labels"))
         except TypeError:
             return None
-        return CtcItem(array.reshape(-1), data_type, T, V, targets.reshape(-1), Kind.of(raws.log_probs), B)
+        return CtcItem(array.reshape(-1), data_type, T, V, labels.reshape(-1), Kind.of(log_probs), B)
 
     def prepare(self, raw: Any, borrow: bool) -> CtcItem:
         if isinstance(raw, CtcItem):
             return raw
         log_probs, targets = raw
-        reduces = self.reduces and large(log_probs, 2)
+        columns = self.columns if large(log_probs, 2) else None
         name, axes = "each item's log_probs", "frames, vocabulary"
         # Of a large vocabulary nothing is moved or converted before it is known what travels.
-        array, data_type = scores(log_probs[:0] if reduces else log_probs, name, axes, self.device)
+        array, data_type = scores(log_probs if columns is None else log_probs[:0], name, axes, self.device)
         labels = to_int32(integers(targets, "each item's targets", "labels"))
-        if reduces:
-            item = reduced(log_probs, data_type, labels, self.blank, self.star_score, Kind.of(log_probs))
+        if columns is not None:
+            item = columns.reduced(log_probs, data_type, labels, Kind.of(log_probs))
             if item is not None:
                 return item
             array, _ = scores(log_probs, name, axes, self.device)
@@ -278,7 +282,8 @@ class CtcMethods(Methods):
     ) -> tuple[Any, Any]:
         """CTC forced alignment of a padded batch: torchaudio's function of that name, for any B.
 
-        Of a large vocabulary only the columns of blank and of each item's own labels are sent.
+        Of a large vocabulary the columns of blank and of each item's own labels are sent, unless the item is small,
+        most columns are its own, or it has a wildcard whose score is "max".
 
         Args:
             log_probs: [B, frames, vocabulary], float16, bfloat16, float32 or float64, NumPy or torch.
@@ -299,7 +304,7 @@ class CtcMethods(Methods):
         """
         family = CtcFamily(blank, star_score, self._transport.torch_device, self._transport.remote)
         arrays = (log_probs, targets, input_lengths, target_lengths)
-        job = ForcedAlignJob(*arrays, family.blank, family.star_score, family.device, family.reduces)
+        job = ForcedAlignJob(*arrays, family.blank, family.star_score, family.device, family.columns)
         return job.assemble(self._pipeline.stream(family, job.items))
 
     def align_ctc(
@@ -313,7 +318,7 @@ class CtcMethods(Methods):
     ) -> Iterator[CtcAlignment]:
         """CTC forced alignment over utterances of any lengths (Graves et al. 2006; Kürzinger et al. 2020).
 
-        Of a large vocabulary only the columns of blank and of an item's own labels are sent.
+        Of a large vocabulary the columns of blank and of an item's own labels are sent, as `forced_align` says.
 
         Args:
             log_probs: arrays [frames, vocabulary], float16 to float64, NumPy or torch.
@@ -356,7 +361,7 @@ class AsyncCtcMethods(AsyncMethods):
         """See `AlignClient.forced_align`."""
         family = CtcFamily(blank, star_score, self._transport.torch_device, self._transport.remote)
         arrays = (log_probs, targets, input_lengths, target_lengths)
-        job = ForcedAlignJob(*arrays, family.blank, family.star_score, family.device, family.reduces)
+        job = ForcedAlignJob(*arrays, family.blank, family.star_score, family.device, family.columns)
         return job.assemble(await self._pipeline.gather(family, job.items))
 
     def align_ctc(

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from alignd.wire import STAR, DataType
 from alignd_client.arguments import padded_lengths
 from alignd_client.arrays import NUMPY, Kind, integers, is_tensor, scores, to_int32, to_numpy
-from alignd_client.ctc_columns import large, reduced
+from alignd_client.ctc_columns import Columns, large
 from alignd_client.ctc_items import CtcItem
 from alignd_client.errors import InvalidRequestError
 from alignd_client.family import Answers, collect
@@ -28,14 +28,14 @@ class ForcedAlignJob:
         blank: int,
         star_score: float | None,
         device: str | None,
-        reduces: bool = False,
+        columns: Columns | None = None,
     ) -> None:
         self._blank, self._star_score = blank, star_score
-        self._reduces = reduces and large(log_probs, 3)
+        self._columns = columns if large(log_probs, 3) else None
         # Of a large vocabulary nothing is moved or converted before it is known what travels.
-        known = log_probs[:0] if self._reduces else log_probs
+        known = log_probs if self._columns is None else log_probs[:0]
         array, self._data_type = scores(known, "log_probs", "B, frames, vocabulary", device)
-        self._array: Any = log_probs if self._reduces else array
+        self._array: Any = array if self._columns is None else log_probs
         given = integers(targets, "targets", "B, labels")
         self._targets = to_int32(given)
         B, T, V = self._array.shape
@@ -60,8 +60,8 @@ class ForcedAlignJob:
             yield self._item(matrix[:frames], targets[:labels])
 
     def _item(self, matrix: Any, targets: npt.NDArray[np.int32]) -> CtcItem:
-        if self._reduces:
-            item = reduced(matrix, self._data_type, targets, self._blank, self._star_score, NUMPY)
+        if self._columns is not None:
+            item = self._columns.reduced(matrix, self._data_type, targets, NUMPY)
             if item is not None:
                 return item
             matrix, _ = scores(matrix, "log_probs", "frames, vocabulary")
@@ -85,11 +85,13 @@ class ForcedAlignJob:
 
     def _gather(self, b: int, alignment: CtcAlignment) -> npt.NDArray[np.float64]:
         """Frame scores in float64, which the reply has in float32."""
-        labels = alignment.labels
+        labels, matrix = alignment.labels, self._array[b]
+        if is_tensor(matrix) and matrix.device.type == "cpu":
+            matrix = to_numpy(matrix)  # as in `taken`
         stars = np.flatnonzero(labels == STAR)
-        found = to_numpy(self._array[b, np.arange(len(labels)), labels])  # of a star, any column
+        found = to_numpy(matrix[np.arange(len(labels)), labels])  # of a star, any column
         if self._star_score is None:
-            found[stars] = np.delete(to_numpy(self._array[b, stars]), self._blank, 1).max(1, initial=-np.inf)
+            found[stars] = np.delete(to_numpy(matrix[stars]), self._blank, 1).max(1, initial=-np.inf)
         else:
             found[stars] = self._star_score
         return found

@@ -100,21 +100,31 @@ class ServerUnavailableError(AlignError, ConnectionError):
 
     Attributes:
         target: the address that was tried.
+        details: what gRPC, or the server, said of it, or "".
+        reached: whether this attempt came to a server, which then could not work.
+        tried: seconds for which a server that had answered before was tried again in vain; None where none had.
     """
 
     retryable = True
 
-    def __init__(self, target: str, details: str = "", *, reached: bool = False) -> None:
+    def __init__(self, target: str, details: str = "", *, reached: bool = False, tried: float | None = None) -> None:
         self.target = target
+        self.details = details
+        self.reached = reached
+        self.tried = tried
         why = f" ({details})" if details else ""
+        again = "" if tried is None else f"; tried again for {tried:.1f} s"
+        another = "name another one's host:port as the target or in ALIGND_TARGET"
         if reached:
-            super().__init__(f"the alignd server at {target} cannot work now{why}")
+            message = f"the alignd server at {target} cannot work now{why}{again}"
+        elif tried is not None:
+            message = f"the alignd server at {target} went away{why}{again}: start it again, or {another}"
         else:
-            super().__init__(
+            message = (
                 f"no alignd server answers at {target}{why}: start one with `alignd-server`, "
-                "which at its first start compiles for one to three minutes, "
-                "or name another one's host:port as the target or in ALIGND_TARGET"
+                f"which at its first start compiles for one to three minutes, on a GPU for about eight, or {another}"
             )
+        super().__init__(message)
 
 
 class OverloadedError(AlignError):
@@ -138,7 +148,7 @@ class DeadlineExceededError(AlignError, TimeoutError):
     def __init__(self, timeout: float | None, details: str = "") -> None:
         self.timeout = timeout
         self.details = details
-        given = "" if timeout is None else f" within {timeout:g} s"
+        given = "" if timeout is None else f" within the timeout of {timeout:g} s"
         super().__init__(f"no answer{given}" + (f" ({details})" if details else ""))
 
 

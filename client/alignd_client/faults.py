@@ -65,8 +65,8 @@ def error_of(failure: Any, target: str, size: int) -> AlignError:
 
 
 def _last_cause(details: str) -> str:
-    """gRPC names every address that it tried; the last cause stands for all."""
-    cause = details.rsplit(": ", 1)[-1]
+    """gRPC names every address that it tried, in brackets; the last cause stands for all."""
+    cause = details.rsplit(": ", 1)[-1].rstrip("]")
     return cause if len(cause) < 80 else ""
 
 

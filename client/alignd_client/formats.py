@@ -1,10 +1,12 @@
 """An `AudioAlignment` as text: table, JSON, CTM, TextGrid, SRT.
 
-Written by hand: each is a page of lines, and the command `alignd` stays light. Times are in seconds.
+Written by hand: each is a page of lines, and the command `alignd` stays light. Times are in seconds. All take the same:
+the alignment, `tokens`, the recording's `name` and its `transcript`, where they have a use for them.
 """
 
 import json
 import math
+import unicodedata
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any, Final
@@ -17,12 +19,18 @@ _CAPTION_CHARACTERS: Final = 42
 _CAPTION_PAUSE: Final = 0.7
 """Seconds of silence that end a caption."""
 
+_OPENING: Final = "\"'([“‘«"
+_CLOSING: Final = "\"')]”’»"
+
+_BEFORE_NAMES: Final = ("mr.", "mrs.", "ms.", "messrs.", "dr.", "st.", "prof.", "rev.", "gen.", "col.", "capt.", "lt.")
+"""Whose full stop ends no sentence."""
+
 
 def _chosen(alignment: AudioAlignment, tokens: bool) -> Sequence[AlignmentItem]:
     return alignment.tokens if tokens else alignment.words
 
 
-def table(alignment: AudioAlignment, *, tokens: bool = False, name: str = "") -> str:
+def table(alignment: AudioAlignment, *, tokens: bool = False, name: str = "", transcript: str = "") -> str:
     """For people: start, end, score and symbol of each word, or of each token."""
     items = _chosen(alignment, tokens)
     title = "token" if tokens else "word"
@@ -47,7 +55,7 @@ def _object(item: AlignmentItem) -> dict[str, Any]:
     }
 
 
-def to_json(alignment: AudioAlignment, *, tokens: bool = False, name: str = "") -> str:
+def to_json(alignment: AudioAlignment, *, tokens: bool = False, name: str = "", transcript: str = "") -> str:
     """All that is known of the words, and with `tokens` of the tokens too."""
     value: dict[str, Any] = {
         "audio": name,
@@ -61,7 +69,7 @@ def to_json(alignment: AudioAlignment, *, tokens: bool = False, name: str = "") 
     return json.dumps(value, ensure_ascii=False, indent=2) + "\n"
 
 
-def ctm(alignment: AudioAlignment, *, tokens: bool = False, name: str = "") -> str:
+def ctm(alignment: AudioAlignment, *, tokens: bool = False, name: str = "", transcript: str = "") -> str:
     """NIST's CTM: recording, channel, start, duration, symbol and, where the model has it, confidence."""
     lines: list[str] = []
     recording = _one_field(name) or "audio"
@@ -76,7 +84,7 @@ def _one_field(text: str) -> str:
     return "_".join(text.split())
 
 
-def textgrid(alignment: AudioAlignment, *, tokens: bool = False, name: str = "") -> str:
+def textgrid(alignment: AudioAlignment, *, tokens: bool = False, name: str = "", transcript: str = "") -> str:
     """Praat's TextGrid, in its long form: an interval tier of words, and with `tokens` one of tokens too."""
     tiers = [("words", alignment.words)]
     if tokens:
@@ -117,33 +125,74 @@ def _tile(items: Sequence[AlignmentItem], end: float) -> list[tuple[float, float
     return intervals
 
 
-def srt(alignment: AudioAlignment, *, tokens: bool = False, name: str = "") -> str:
-    """SubRip captions of one line each, broken at pauses and sentence ends; with `tokens` a caption is one token."""
-    captions = [[item] for item in alignment.tokens] if tokens else _captions(alignment.words)
+def srt(alignment: AudioAlignment, *, tokens: bool = False, name: str = "", transcript: str = "") -> str:
+    """SubRip captions of one line each, broken at pauses and sentence ends; with `tokens` a caption is one token.
+
+    With the transcript the words stand as it has them, punctuation included.
+    """
+    captions = _captions(_spelled(alignment.words, transcript))
+    if tokens:
+        captions = [[(item, item.symbol)] for item in alignment.tokens]
     blocks = [
-        f"{number}\n{_clock(items[0].start)} --> {_clock(items[-1].end)}\n{' '.join(item.symbol for item in items)}\n"
-        for number, items in enumerate(captions, 1)
+        f"{number}\n{_clock(words[0][0].start)} --> {_clock(words[-1][0].end)}\n{_line(words)}\n"
+        for number, words in enumerate(captions, 1)
     ]
     return "\n".join(blocks)
 
 
-def _captions(words: Sequence[AlignmentItem]) -> list[list[AlignmentItem]]:
-    captions: list[list[AlignmentItem]] = []
-    characters = 0
+_Spelled = tuple[AlignmentItem, str]
+"""A word, and how it stands in a caption: with what is around it, a blank after it included."""
+
+
+def _spelled(words: Sequence[AlignmentItem], transcript: str) -> list[_Spelled]:
+    said = "".join(c for c in transcript if unicodedata.category(c) != "Cf")  # as a server leaves them out of words
+    gaps = _gaps(words, " ".join(said.split()))
+    if gaps is None:
+        return [(word, word.symbol + " ") for word in words]
+    # What follows a blank belongs to the next word: an opening quote. A dash between two blanks stays with the first.
+    parts = [gap.rpartition(" ") if " " in gap else (gap, "", "") for gap in gaps[1:-1]]
+    befores = [gaps[0], *(before for _, _, before in parts)]
+    afters = [*(after + blank for after, blank, _ in parts), gaps[-1]]
+    return [(word, before + word.symbol + after) for word, before, after in zip(words, befores, afters)]
+
+
+def _gaps(words: Sequence[AlignmentItem], text: str) -> list[str] | None:
+    """What stands before each word and after the last one; None where these are not the text's words."""
+    gaps: list[str] = []
+    end = 0
     for word in words:
-        last = captions[-1][-1] if captions else None
-        fits = last is not None and (
-            characters + 1 + len(word.symbol) <= _CAPTION_CHARACTERS
-            and word.start - last.end < _CAPTION_PAUSE
-            and not last.symbol.endswith((".", "!", "?"))
+        start = text.find(word.symbol, end)
+        if start < 0:
+            return None
+        gaps.append(text[end:start])
+        end = start + len(word.symbol)
+    gaps.append(text[end:])
+    return None if any(c.isalnum() for gap in gaps for c in gap) else gaps
+
+
+def _line(words: Sequence[_Spelled]) -> str:
+    return "".join(text for _, text in words).strip()
+
+
+def _captions(words: Sequence[_Spelled]) -> list[list[_Spelled]]:
+    captions: list[list[_Spelled]] = []
+    for spelled in words:
+        fits = captions and (
+            len(_line([*captions[-1], spelled])) <= _CAPTION_CHARACTERS
+            and spelled[0].start - captions[-1][-1][0].end < _CAPTION_PAUSE
+            and not _ends_sentence(captions[-1][-1][1])
         )
         if fits:
-            captions[-1].append(word)
-            characters += 1 + len(word.symbol)
+            captions[-1].append(spelled)
         else:
-            captions.append([word])
-            characters = len(word.symbol)
+            captions.append([spelled])
     return captions
+
+
+def _ends_sentence(text: str) -> bool:
+    word = text.strip().rstrip(_CLOSING).lstrip(_OPENING)
+    initial = len(word) == 2 and word[0].isupper() and word[1] == "."
+    return word.endswith((".", "!", "?", "…")) and not initial and word.lower() not in _BEFORE_NAMES
 
 
 def _clock(seconds: float) -> str:
@@ -160,3 +209,6 @@ FORMATS: Final[dict[str, Callable[..., str]]] = {
     "textgrid": textgrid,
     "srt": srt,
 }
+
+EXTENSIONS: Final = {"table": ".txt", "json": ".json", "ctm": ".ctm", "textgrid": ".TextGrid", "srt": ".srt"}
+"""Of a file in each format."""

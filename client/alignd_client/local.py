@@ -24,6 +24,7 @@ from alignd_client.errors import (
     invalid_request,
 )
 from alignd_client.per_process import PerProcess
+from alignd_client.presence import Presence
 from alignd_client.retry import Remaining
 
 Request = TypeVar("Request")
@@ -109,9 +110,10 @@ class LocalTransport:
     """See `transport.Transport`."""
 
     remote = False
+    target = _TARGET
 
     def __init__(self, engine: Engine, max_in_flight: int) -> None:
-        self.reached = True
+        self.presence = Presence(reached=True)
         self.torch_device = engine.torch_device
         self._engine = engine
         self._max_in_flight = max_in_flight
@@ -128,6 +130,7 @@ class LocalTransport:
         return self._engine.health()
 
     def close(self) -> None:
+        self.presence.close()
         self._engine.close()
 
 
@@ -264,9 +267,10 @@ class AsyncLocalTransport:
     """See `aio_transport.AsyncTransport`."""
 
     remote = False
+    target = _TARGET
 
     def __init__(self, engine: Engine) -> None:
-        self.reached = True
+        self.presence = Presence(reached=True)
         self.torch_device = engine.torch_device
         self._engine = engine
 
@@ -280,6 +284,7 @@ class AsyncLocalTransport:
         return self._engine.health()
 
     async def close(self) -> None:
+        self.presence.close()
         await asyncio.to_thread(self._engine.close)
 
 

@@ -7,12 +7,13 @@ import numpy as np
 from alignd.wire import ItemStatus, PosteriorsReply
 from alignd.wire.arrays import Int64Array
 from alignd_client.arrays import Kind, kind_at, owned_parts, wrapped
+from alignd_client.brief import Brief
 from alignd_client.family import failed_places
 from alignd_client.results import Array
 
 
-@dataclass(frozen=True, eq=False)
-class Posteriors:
+@dataclass(frozen=True, eq=False, repr=False)
+class Posteriors(Brief):
     """How probable each node of one item's lattice is, over all paths.
 
     Attributes:

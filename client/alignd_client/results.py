@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from alignd.wire import ItemStatus
 from alignd_client.arrays import Kind, to_numpy
+from alignd_client.brief import Brief
 
 Array = Any
 """A NumPy array or a torch tensor, as the caller gave."""
@@ -25,8 +26,8 @@ class Result(Protocol):
     def status(self) -> ItemStatus: ...
 
 
-@dataclass(frozen=True, eq=False)
-class Alignment:
+@dataclass(frozen=True, eq=False, repr=False)
+class Alignment(Brief):
     """The best monotonic path of one item through its [S, T] scores.
 
     Attributes:
@@ -72,8 +73,8 @@ class TokenSpan:
         return self.end - self.start
 
 
-@dataclass(frozen=True, slots=True)
-class SpanColumns:
+@dataclass(frozen=True, slots=True, repr=False)
+class SpanColumns(Brief):
     """The spans of one item as columns: `tokens`, `starts`, `ends` integers [L], `scores` float64 [L]."""
 
     tokens: npt.NDArray[np.integer[Any]]
@@ -82,8 +83,8 @@ class SpanColumns:
     scores: npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True, eq=False)
-class CtcAlignment:
+@dataclass(frozen=True, eq=False, repr=False)
+class CtcAlignment(Brief):
     """The best path of one item's labels through its CTC emissions.
 
     Attributes:
@@ -172,8 +173,8 @@ class AlignmentItem:
         return round(self.start + self.duration, 8)
 
 
-@dataclass(frozen=True)
-class AudioAlignment:
+@dataclass(frozen=True, repr=False)
+class AudioAlignment(Brief):
     """The words and tokens of one recording with their times.
 
     Attributes:

@@ -55,6 +55,7 @@ class Attempts:
         self._jitter = jitter
         self._deadline = None if timeout is None else clock() + timeout
         self._failures = 0
+        self._failing_since: float | None = None
 
     def remaining(self) -> float | None:
         """Seconds to the deadline. Raises `DeadlineExceededError` once it has passed."""
@@ -73,9 +74,12 @@ class Attempts:
             reached: whether the server has ever answered.
 
         Raises:
-            AlignError: `error`, if another attempt makes no sense, has no time left, or is one too many.
+            AlignError: `error`, if another attempt makes no sense, has no time left, or is one too many; of a server
+                that went away it says for how long it was tried.
         """
         self._failures += 1
+        if self._failing_since is None:
+            self._failing_since = self._clock()
         if isinstance(error, DeadlineExceededError):
             # The attempt knows only what was left of the time.
             raise DeadlineExceededError(self._timeout, error.details)
@@ -87,5 +91,8 @@ class Attempts:
         # At least half of it: an attempt at once is what an overloaded server needs least.
         delay = max(error.retry_after or 0.0, backoff * (0.5 + 0.5 * self._jitter()))
         if self._deadline is not None and self._clock() + delay >= self._deadline:
+            if reached and isinstance(error, ServerUnavailableError):
+                tried = self._clock() - self._failing_since
+                raise ServerUnavailableError(error.target, error.details, reached=error.reached, tried=tried)
             raise error
         return delay

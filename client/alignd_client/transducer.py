@@ -34,6 +34,7 @@ from alignd_client.arrays import (
     to_numpy,
     wrapped,
 )
+from alignd_client.brief import Brief
 from alignd_client.errors import InvalidRequestError
 from alignd_client.family import OnError, failed_places
 from alignd_client.pairs import Items, Pairs, either_pairs
@@ -49,8 +50,8 @@ Reply = TypeVar("Reply", TransducerReply, PosteriorsReply)
 ResultT = TypeVar("ResultT", bound=Result)
 
 
-@dataclass(frozen=True, eq=False)
-class TransducerAlignment:
+@dataclass(frozen=True, eq=False, repr=False)
+class TransducerAlignment(Brief):
     """The best path of one item's labels through its transducer lattice.
 
     Attributes:

@@ -19,7 +19,8 @@ from alignd_client.errors import AlignError, ClientClosedError, ServerError
 from alignd_client.faults import error_of
 from alignd_client.fork_gate import GATE
 from alignd_client.per_process import PerProcess
-from alignd_client.retry import Attempts, Remaining, answered
+from alignd_client.presence import Presence
+from alignd_client.retry import Attempts, Remaining
 
 Request = TypeVar("Request")
 Reply = TypeVar("Reply")
@@ -59,8 +60,9 @@ class Transport(Protocol):
 
     remote: bool
     """Whether requests travel in messages, of limited size, and replies come from somebody else's code."""
-    reached: bool
-    """Whether an answer has ever come."""
+    target: str
+    """Where it leads."""
+    presence: Presence
     torch_device: str | None
     """Where its requests take tensors as they lie, as torch calls it; None where all go through host memory."""
 
@@ -74,13 +76,14 @@ class Transport(Protocol):
 def run(transport: Transport, call: Call[Reply], attempts: Attempts) -> Reply:
     """Attempts a call until it succeeds, or its error is final. Raises `AlignError`."""
     while True:
+        loss = transport.presence.loss
         try:
             reply = call.attempt(attempts.remaining)
         except AlignError as error:
-            transport.reached = transport.reached or answered(error)
-            delay = attempts.delay_after(error, reached=transport.reached)
+            transport.presence.note(error, loss)
+            delay = attempts.delay_after(error, reached=transport.presence.reached)
         else:
-            transport.reached = True
+            transport.presence.note(None, loss)
             return reply
         call.pause(delay)
 
@@ -93,7 +96,7 @@ class GrpcTransport:
 
     def __init__(self, target: str | None) -> None:
         self.target = resolve_target(target)
-        self.reached = False
+        self.presence = Presence()
         self._closed = False
         self._channel: PerProcess[Any] = PerProcess(self._open_channel)
 
@@ -114,6 +117,7 @@ class GrpcTransport:
 
     def close(self) -> None:
         self._closed = True
+        self.presence.close()
         channel = self._channel.take()
         if channel is not None:
             channel.close()

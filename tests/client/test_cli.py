@@ -10,6 +10,7 @@ import pytest
 
 import alignd_client
 from alignd_client.cli import main
+from alignd_client.formats import FORMATS
 from support import fake_engine
 from support.fake_server import FakeServer
 
@@ -76,6 +77,22 @@ def test_a_format_that_the_extension_contradicts(
     assert f"--format json contradicts --output {output}" in one_sentence(capsys)
     assert not output.exists()
     assert not server.seen["AlignAudio"]
+
+
+def test_a_text_file_may_begin_with_a_mark(speech: Path, tmp_path: Path, server: FakeServer) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("ab\n", encoding="utf-8-sig")
+    assert main(["align", str(speech), "--text-file", str(text), "--server", server.target]) == 0
+    assert server.seen["AlignAudio"][0].request.transcript == "ab"
+
+
+@pytest.mark.usefixtures("at")
+def test_writers_are_told_what_was_asked(
+    speech: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(FORMATS, "srt", lambda alignment, **about: json.dumps(about))
+    assert main(["align", str(speech), "--text", "ab, cd.", "--format", "srt"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"tokens": False, "name": "speech", "transcript": "ab, cd."}
 
 
 def test_align_asks_the_server_that_is_named(
@@ -153,20 +170,25 @@ def test_no_server_is_one_sentence(speech: Path, command: list[str], capsys: pyt
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["align", "/nowhere/speech.wav", "--text", "ab"], "/nowhere/speech.wav"),
+        (["align", "/nowhere/speech.wav", "--text", "ab"], "alignd: /nowhere/speech.wav: No such file"),
         (["align", "EMPTY", "--text", "ab"], "the audio is empty"),
-        (["align", "EMPTY", "--text-file", "/nowhere/text"], "/nowhere/text"),
-        (["align", "EMPTY", "--text-file", "LATIN"], "utf-8"),
-        (["align", "SPEECH", "--text", "ab", "--output", "/nowhere/out"], "/nowhere/out"),
+        (["align", "EMPTY", "--text-file", "/nowhere/text"], "--text-file /nowhere/text cannot be read (No such file"),
+        (["align", "EMPTY", "--text-file", "LATIN"], "latin.txt is not in UTF-8: convert it"),
+        (["align", "EMPTY", "--text-file", "UTF-16"], "utf-16.txt is not in UTF-8: convert it"),
+        (["align", "EMPTY", "--text-file", "UTF-16LE"], "utf-16le.txt is not in UTF-8: convert it"),
+        (["align", "SPEECH", "--text", "ab", "--output", "/nowhere/out"], "alignd: /nowhere/out: No such file"),
         (["align", "SPEECH", "--text", "ab", "--timeout", "-1"], "timeout"),
+        (["align", "SPEECH", "--text", "ab", "--timeout", "1e-6"], "no answer within the timeout of 1e-06 s"),
     ],
 )
 def test_failures_are_one_sentence(
     speech: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], words: str
 ) -> None:
-    files = {"SPEECH": speech, "EMPTY": tmp_path / "empty.wav", "LATIN": tmp_path / "latin.txt"}
+    files = {"SPEECH": speech, "EMPTY": tmp_path / "empty.wav"}
     files["EMPTY"].write_bytes(b"")
-    files["LATIN"].write_bytes(b"na\xefve")
+    for encoding in ("latin", "utf-16", "utf-16le"):
+        file = files[encoding.upper()] = tmp_path / f"{encoding}.txt"
+        file.write_text("naïve", encoding=encoding)
     assert main([str(files.get(argument, argument)) for argument in arguments]) == 1
     assert words in one_sentence(capsys)
 
@@ -176,6 +198,11 @@ def test_failures_are_one_sentence(
     [
         [],
         ["align", "x.wav"],
+        ["align", "--text", "a"],
+        ["align", "--manifest", "x.jsonl"],
+        ["align", "x.wav", "--manifest", "x.jsonl", "--output-dir", "y"],
+        ["align", "--manifest", "x.jsonl", "--output-dir", "y", "--text", "a"],
+        ["align", "x.wav", "--text", "a", "--output-dir", "y"],
         ["align", "x.wav", "--text", "a", "--text-file", "b"],
         ["align", "x.wav", "--text", "a", "--format", "xml"],
         ["align", "x.wav", "--text", "a", "--local", "--server", "x"],

@@ -29,11 +29,22 @@ ERRORS: list[tuple[AlignError, type[Exception], str]] = [
         ServerUnavailableError("host:1", "Connection refused"),
         ConnectionError,
         "no alignd server answers at host:1 (Connection refused): start one with `alignd-server`, "
-        "which at its first start compiles for one to three minutes, or name another "
+        "which at its first start compiles for one to three minutes, on a GPU for about eight, or name another "
         "one's host:port as the target or in ALIGND_TARGET",
     ),
+    (
+        ServerUnavailableError("host:1", "Connection refused", tried=59.82),
+        ConnectionError,
+        "the alignd server at host:1 went away (Connection refused); tried again for 59.8 s: start it again, or name "
+        "another one's host:port as the target or in ALIGND_TARGET",
+    ),
+    (
+        ServerUnavailableError("host:1", "the device is lost", reached=True, tried=60.0),
+        ConnectionError,
+        "the alignd server at host:1 cannot work now (the device is lost); tried again for 60.0 s",
+    ),
     (OverloadedError("the queue is full", 0.5), AlignError, "the server is overloaded: the queue is full"),
-    (DeadlineExceededError(1.5), TimeoutError, "no answer within 1.5 s"),
+    (DeadlineExceededError(1.5), TimeoutError, "no answer within the timeout of 1.5 s"),
     (
         MessageTooLargeError(70, 50, 2),
         ValueError,
@@ -79,5 +90,5 @@ def test_a_long_list_of_items_is_cut_in_the_message_alone() -> None:
 
 
 def test_only_what_may_pass_is_retryable() -> None:
-    assert [type(error) for error, _, _ in ERRORS if error.retryable] == [ServerUnavailableError, OverloadedError]
+    assert {type(error) for error, _, _ in ERRORS if error.retryable} == {ServerUnavailableError, OverloadedError}
     assert not OverloadedError("a quota").retryable

@@ -122,3 +122,37 @@ def test_srt_breaks_lines_and_sentences() -> None:
     assert captions[0].splitlines()[1].startswith("01:00:00,000 --> 01:00:0")
     ended = (AlignmentItem("End.", 0.0, 0.5, 0.0), AlignmentItem("Begin", 0.5, 0.5, 0.0))
     assert formats.srt(AudioAlignment(ended, (), 0.0, 1.0, "", OK)).count("-->") == 2
+
+
+def captions(transcript: str, words: str) -> list[str]:
+    """Of words of a fifth of a second each, as a server has them: without punctuation."""
+    items = tuple(AlignmentItem(word, i * 0.2, 0.2, 0.0) for i, word in enumerate(words.split()))
+    text = formats.srt(AudioAlignment(items, (), 0.0, 9.0, "", OK), transcript=transcript)
+    return [block.splitlines()[2] for block in text.split("\n\n") if block]
+
+
+@pytest.mark.parametrize(
+    ("transcript", "words", "lines"),
+    [
+        ("And Mr. J. Dash,\n he had it.", "And Mr J Dash he had it", ["And Mr. J. Dash, he had it."]),
+        (
+            'She said: "Go!" — “Now?” he asked…',
+            "She said Go Now he asked",
+            ['She said: "Go!" — “Now?”', "he asked…"],
+        ),
+        ("¿Well—that is—all)", "Well that is all", ["¿Well—that is—all)"]),
+        ("It's co\u00adop -5 (no no) no.", "It's coop -5 no no no", ["It's coop -5 (no no) no."]),
+        ("Another one.", "Something else", ["Something else"]),
+        ("One two.", "One", ["One"]),
+        ("Zero one.", "one", ["one"]),
+        ("", "One two", ["One two"]),
+    ],
+)
+def test_captions_stand_as_the_transcript_has_them(transcript: str, words: str, lines: list[str]) -> None:
+    assert captions(transcript, words) == lines
+
+
+def test_punctuation_counts_in_a_line() -> None:
+    lines = captions(" ".join(["word,"] * 20), " ".join(["word"] * 20))
+    assert max(map(len, lines)) <= 42
+    assert " ".join(lines) == " ".join(["word,"] * 20)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from alignd_client import AlignClient, ForkError
 from alignd_client.aio import AsyncAlignClient
@@ -54,6 +55,37 @@ def test_a_client_in_worker_processes(target: str, method: str) -> None:
 
 def answer(client: AlignClient, queue: Any) -> None:
     queue.put(frames_of(client))
+
+
+@pytest.fixture
+def threaded() -> Any:
+    """torch with threads of its own, which no fork takes along: what waits for them waits for ever."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    torch.ones(1 << 20).exp()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("strided", [False, True])
+def test_padded_tensors_after_a_fork(target: str, threaded: None, strided: bool) -> None:
+    frames, targets = 40_000, torch.tensor([[1, 2]])
+    log_probs = torch.zeros(1, frames, 256, dtype=torch.float64)
+    log_probs = log_probs[:, :, ::2] if strided else log_probs
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    with AlignClient(target) as client:
+        child = context.Process(
+            target=lambda: queue.put([one.tolist() for one in client.forced_align(log_probs, targets)])
+        )
+        child.start()
+        try:
+            paths, scores = queue.get(timeout=30)
+        finally:
+            child.kill()
+            child.join()
+    assert {*paths[0]} == {1, 2}
+    assert scores == [[0.0] * frames]
 
 
 def test_a_fork_while_calls_are_in_flight(target: str) -> None:

@@ -3,6 +3,7 @@
 import pytest
 
 from alignd_client import AlignError, DeadlineExceededError, OverloadedError, ServerError, ServerUnavailableError
+from alignd_client.presence import Presence
 from alignd_client.retry import Attempts, RetryPolicy
 
 AWAY = ServerUnavailableError("host:1")
@@ -55,6 +56,39 @@ def test_the_deadline_is_for_all_attempts() -> None:
     clock.now += 0.2
     with pytest.raises(DeadlineExceededError, match="1 s"):
         one.remaining()
+
+
+def test_a_server_that_went_away_is_told_apart_from_one_that_never_was() -> None:
+    clock = Clock()
+    one = attempts(10.0, clock=clock)
+    clock.now += 3.0  # of an attempt that was on its way
+    one.delay_after(AWAY, reached=True)
+    clock.now += 6.5
+    one.delay_after(AWAY, reached=True)
+    clock.now += 0.45
+    with pytest.raises(ServerUnavailableError) as caught:
+        one.delay_after(ServerUnavailableError("host:1", "refused"), reached=True)
+    assert str(caught.value).startswith("the alignd server at host:1 went away (refused); tried again for 7.0 s: ")
+    assert caught.value.tried == pytest.approx(6.95)
+
+
+def test_an_answer_to_what_was_asked_before_ends_no_loss(caplog: pytest.LogCaptureFixture) -> None:
+    presence = Presence(reached=True)
+    for error in (AWAY, None, AWAY, None):
+        presence.note(error, None)
+    assert presence.loss is not None
+    presence.note(None, presence.loss)
+    assert presence.loss is None
+    presence.note(AWAY, None)
+    assert len(caplog.records) == 2
+
+
+def test_a_server_that_never_answered_is_not_lost(caplog: pytest.LogCaptureFixture) -> None:
+    presence = Presence()
+    presence.note(AWAY, None)
+    assert (presence.reached, presence.loss, caplog.records) == (False, None, [])
+    presence.note(ServerError("x"), None)
+    assert presence.reached
 
 
 def test_without_a_deadline_there_is_time() -> None:

@@ -1,6 +1,7 @@
 """What the client does when the server is slow, full, away or of another opinion; for threads and asyncio."""
 
 import asyncio
+import logging
 import socket
 import threading
 import time
@@ -90,6 +91,29 @@ def test_a_server_that_was_there_is_waited_for(connect: Any, server: FakeServer)
     back[0].stop()
 
 
+def test_a_server_that_goes_away_is_told_once_and_at_once(
+    connect: Any, server: FakeServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "alignd_client")
+    server.info = server_info(max_queue_items=1)  # every item is a request of its own
+    client = connect(timeout=1.5)
+    results = client.align_mas(VALUE for _ in range(3000))
+    for _ in range(5):
+        next(results)
+    assert caplog.records == []
+    port = int(server.target.rpartition(":")[2])
+    server.stop()
+    with pytest.raises(ServerUnavailableError, match=rf"at {server.target} went away .*; tried again for [01]\.\d s:"):
+        list(results)
+    (lost,) = caplog.records
+    assert lost.levelno == logging.WARNING
+    assert lost.getMessage().startswith(f"lost the alignd server at {server.target} (")
+    with FakeServer(port):
+        list(client.align_mas([VALUE]))
+    assert caplog.records[-1].getMessage().startswith(f"the alignd server at {server.target} answers again, after ")
+    assert len(caplog.records) == 2
+
+
 def test_unavailable_to_the_end_of_the_time(connect: Any, server: FakeServer) -> None:
     client = connect(timeout=0.5, max_message_bytes=1 << 20)
     client.server_info()
@@ -121,8 +145,9 @@ def test_no_server_there(connect: Any) -> None:
 
 @pytest.mark.parametrize("target", ["no-such-host.invalid:50051", "[::bad]:1"])
 def test_a_name_that_leads_nowhere(connect: Any, target: str) -> None:
-    with pytest.raises(ServerUnavailableError, match="alignd-server"):
+    with pytest.raises(ServerUnavailableError, match="alignd-server") as caught:
         connect(target, timeout=3).server_info()
+    assert not set("[]") & set(caught.value.details)
 
 
 def test_to_align_nothing_no_server_is_needed(connect: Any) -> None:

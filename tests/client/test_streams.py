@@ -150,13 +150,14 @@ def test_a_closed_client_says_so(connect: Any) -> None:
     end()
 
 
-def test_closing_ends_what_is_in_flight(server: FakeServer) -> None:
+def test_closing_ends_what_is_in_flight(server: FakeServer, caplog: pytest.LogCaptureFixture) -> None:
     server.rule = lambda request: server.hold if isinstance(request, MasRequest) else None
     client = AlignClient(server.target)
     threading.Timer(0.3, client.close).start()
     with pytest.raises(ClientClosedError):
         list(client.align_mas([VALUE]))
     assert until(lambda: server.cancelled == 1)
+    assert caplog.records == []  # the server is not lost
 
 
 def test_closing_ends_a_question(server: FakeServer) -> None:

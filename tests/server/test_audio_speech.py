@@ -16,6 +16,7 @@ from alignd.wire import AlignedSymbol
 from alignd_kernels.ctc import reference
 from alignd_kernels.status import Status
 from alignd_server.audio import AudioError, HamaModel, Utterance, listen, timed
+from alignd_server.audio.hama_model import _reported
 
 DATA = Path(__file__).parents[1] / "data"
 RECORDING = (DATA / "dashwood.flac").read_bytes()
@@ -101,6 +102,13 @@ def test_a_true_transcript_scores_well_and_a_wrong_one_does_not(
     assert np.mean([word.score for word in wrong]) < -3
 
 
+def test_a_title_has_the_sounds_that_are_heard(model: HamaModel) -> None:
+    np.testing.assert_array_equal(
+        model.prepare("Mr. Mrs. etc.").targets, model.prepare("mister missus etcetera").targets
+    )
+    assert [s for s in model.prepare("mister").symbols if s] == ["m", "ɝ", "ɹ", "ə"]
+
+
 @pytest.mark.parametrize("form", ["WAV", "OGG", "MP3"])
 def test_stereo_at_44_1_khz_gives_the_same_words(model: HamaModel, symbols: tuple[Symbols, Symbols], form: str) -> None:
     high = soxr.resample(SAMPLES, RATE, 44_100, quality="VHQ")
@@ -134,6 +142,37 @@ def test_the_boundary_stands_between_words_and_within_none_but_those_of_several(
     vocabulary = model.describe().vocabulary
     for target, symbol in zip(transcript.targets, transcript.symbols, strict=True):
         assert symbol in (None, vocabulary[target])
+
+
+@pytest.mark.parametrize(
+    ("said", "sounds", "symbols"),
+    [
+        ("do", ["d", "̪", "o"], ["d̪", "o"]),
+        ("Apache", ["a", "p", "a", "t", "͡", "ʃ", "e"], ["a", "p", "a", "t͡ʃ", "e"]),
+        ("do do", ["d", "̪", "o", "<wb>", "d", "̪", "o"], ["d̪", "o", "d̪", "o"]),
+        ("€5", ["f", "aɪ", "v", "<wb>", "j", "ʊ", "ɹ", "oʊ", "z"], ["f", "aɪ", "v", "j", "ʊ", "ɹ", "oʊ", "z"]),
+    ],
+)
+def test_a_mark_is_a_target_and_never_a_token(
+    model: HamaModel, said: str, sounds: list[str], symbols: list[str]
+) -> None:
+    transcript = model.prepare(said)
+    assert [model.describe().vocabulary[target] for target in transcript.targets] == sounds
+    assert [symbol for symbol in transcript.symbols if symbol] == symbols
+
+
+def test_a_mark_before_a_letter_is_named_with_it() -> None:
+    assert _reported(["̪", "d", "o", "<wb>", "̪", "d"]) == ("̪d", "", "o", None, "̪d", "")
+
+
+def test_an_abbreviation_is_one_word_of_the_transcript(model: HamaModel) -> None:
+    short, long = model.prepare("Dr. Bell, e.g."), model.prepare("doctor bell for example")
+    np.testing.assert_array_equal(short.targets, long.targets)
+    assert [(word.text, word.start, word.end) for word in short.words] == [
+        ("Dr", long.words[0].start, long.words[0].end),
+        ("Bell", long.words[1].start, long.words[1].end),
+        ("e.g", long.words[2].start, long.words[3].end),
+    ]
 
 
 def test_punctuation_and_case_change_nothing_that_is_said(model: HamaModel) -> None:

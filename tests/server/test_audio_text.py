@@ -1,5 +1,6 @@
 """English transcripts to spoken words: what is read how, and what is refused by name."""
 
+import re
 import subprocess
 import sys
 
@@ -37,11 +38,14 @@ def spoken(transcript: str) -> str:
         ("$1.01", "one dollar one cent"),
         ("£2.50", "two pounds fifty pence"),
         ("€1,200", "one thousand two hundred euros"),
+        ("€1.20", "one euro twenty cents"),
+        ("¥5", "five yen"),
+        ("-$5 −£1", "minus five dollars | minus one pound"),
         ("salt & pepper", "salt | and | pepper"),
         ("cold-hearted", "cold hearted"),
         ("rock-'n'-roll", "rock en roll"),
         ("rock-'-roll", "rock roll"),
-        ("5-'-6", "five six"),
+        ("b-'-6", "bee six"),
         ("a\u2011-b", "a bee"),
         ("a-\u00ad-b", "a bee"),
         ("O'Brien's", "o'brien's"),
@@ -60,11 +64,78 @@ def test_readings(transcript: str, said: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("transcript", "said"),
+    [
+        ("Dr. Smith", "doctor | smith"),
+        ("Mr. Bell, Mrs Bell and Ms. Bell", "mister | bell | missus | bell | and | miz | bell"),
+        ("In St. Louis, St John's", "in | saint | louis | saint | john's"),
+        ("Yes, Dr. van Gogh", "yes | doctor | van | gogh"),
+        ("cats vs. dogs, etc., went", "cats | versus | dogs | etcetera | went"),
+        ("ETC", "etcetera"),
+        ("e.g. this, i.e. that", "for example | this | that is | that"),
+        ("No. 5, nos. 6", "number | five | numbers | six"),
+        ("No, 5. No. I am no 5", "no | five | no | i | am | no | five"),
+        ("Prof. Lee, my prof. Then Gen Z", "professor | lee | my | prof | then | gen | zee"),
+        ("Bell Jr. and Bell, Sr., went", "bell | junior | and | bell | senior | went"),
+        ("Dec. 25 and Jan. 5, Jan. went", "december | twenty five | and | january | five | jan | went"),
+        ("the X, plan V, CD, MIX CIVIL DID, Xi, mix", "the | ex | plan | vee | cd | mix | civil | did | xi | mix"),
+        ("hi (laughs)", "hi | laughs"),
+    ],
+)
+def test_abbreviations_are_read_where_their_place_is_certain(transcript: str, said: str) -> None:
+    assert spoken(transcript) == said
+
+
+@pytest.mark.parametrize(
+    ("transcript", "name"),
+    [
+        ("on Main St.", "St"),
+        ("on Main St. Bridge", "St"),
+        ("on 5th St. Bridge", "St"),
+        ("Rodeo Dr. Shops", "Dr"),
+        ("the Dr. said", "Dr"),
+        ("DR SMITH", "DR"),
+        ("5 ms", "ms"),
+        ("a Dr. (Smith)", "Dr"),
+        ("Sr. Mary", "Sr"),
+        ("Hello Sr. Mary", "Sr"),
+        ("Gen. Z", "Gen"),
+        ("the Prof. said", "Prof"),
+        ("Ft. Worth", "Ft"),
+        ("Henry VIII", "VIII"),
+        ("Henry VIII’s", "VIII’s"),
+        ("the XIth", "XIth"),
+        ("World War II", "II"),
+        ("Henry V was", "V"),
+        ("Malcolm X", "X"),
+        ("chapter iv", "iv"),
+        ("the Mark-II", "Mark-II"),
+        ("$5 million", "$5"),
+        ("$5-million", "$5-million"),
+        ("¥5.50", "¥5.50"),
+        ("$-5", "$-5"),
+        ("pages 5-10", "5-10"),
+        ("5-'-6", "5-'-6"),
+        ("[laughter] hi", "[laughter]"),
+        ("hi <laugh>", "<laugh>"),
+        ("{noise}", "{noise}"),
+        ("hi [noise", "[noise"),
+        ("hi noise]", "]"),
+    ],
+)
+def test_what_has_no_certain_reading_where_it_stands_is_refused_by_name(transcript: str, name: str) -> None:
+    with pytest.raises(AudioError, match=f"“{re.escape(name)}”") as caught:
+        english_words(transcript)
+    assert (caught.value.status, caught.value.field) == (Status.TEXT_UNSUPPORTED, "transcript")
+
+
+@pytest.mark.parametrize(
     ("transcript", "texts"),
     [
         ("And Mr. John Dashwood,", ["And", "Mr", "John", "Dashwood"]),
         ("“naïve” in 1995!", ["naïve", "in", "1995"]),
         ("$5 -5 cold-hearted 'tis", ["$5", "-5", "cold-hearted", "tis"]),
+        ("Dr. Bell, e.g., and St. Bell, etc.", ["Dr", "Bell", "e.g", "and", "St", "Bell", "etc"]),
     ],
 )
 def test_words_keep_the_spelling_of_the_transcript(transcript: str, texts: list[str]) -> None:

@@ -42,6 +42,16 @@ def test_times_and_scores_of_a_path() -> None:
     assert {item.confidence for item in words + tokens} == {None}
 
 
+def test_a_mark_is_timed_with_the_token_before_it() -> None:
+    marked = Transcript(TWO_WORDS.words, TWO_WORDS.targets, ("ab", "", None, "a"))
+    words, tokens = locate(PATH, SCORES, marked, description(0.0, 0.0), 0.3)
+    assert words == locate(PATH, SCORES, TWO_WORDS, description(0.0, 0.0), 0.3)[0]
+    assert [(t.symbol, t.start, t.duration, t.score) for t in tokens] == [
+        ("ab", 0.04, 0.08, -10 / 3),
+        ("a", 0.22, 0.06, -12.0),
+    ]
+
+
 def test_offsets_shift_and_an_end_gives_way_to_the_next_start() -> None:
     words, tokens = locate(PATH, SCORES, TWO_WORDS, description(-0.03, 0.006), 0.3)
     assert [(t.start, round(t.start + t.duration, 6)) for t in tokens] == [(0.01, 0.07), (0.07, 0.126), (0.19, 0.286)]

@@ -54,7 +54,8 @@ class Transcript:
         words: in order; their targets do not overlap.
         targets: int32 [L], columns of the emissions.
         symbols: L names, as results call the targets; None for a target that is aligned and not reported (the
-            boundary between two words).
+            boundary between two words), "" for one that belongs to the token before it (a letter's mark). No word
+            begins with "".
     """
 
     words: tuple[TranscriptWord, ...]

@@ -47,18 +47,19 @@ def locate(
         words and tokens. Scores are the mean log-prob of the frames of a symbol's labels; confidence is None.
     """
     spans = _spans(path, frame_scores, len(transcript.targets))
-    names = [symbol for symbol in transcript.symbols if symbol is not None]
-    reported = np.array([label for label, symbol in enumerate(transcript.symbols) if symbol is not None])
+    named = [(label, symbol) for label, symbol in enumerate(transcript.symbols) if symbol is not None]
+    reported = np.array([label for label, _ in named])
     starts, ends = _times(spans.first[reported], spans.last[reported], description, audio_seconds)
     total, frames = spans.total[reported], spans.frames[reported]
 
     def item(symbol: str, first: int, stop: int) -> AlignedSymbol:
-        """Of the reported tokens [first, stop)."""
+        """Of the reported labels [first, stop)."""
         start, end = round(float(starts[first]), DECIMALS), round(float(ends[stop - 1]), DECIMALS)
         score = float(total[first:stop].sum() / frames[first:stop].sum())
         return AlignedSymbol(symbol, start, round(end - start, DECIMALS), score)
 
-    tokens = tuple(item(name, position, position + 1) for position, name in enumerate(names))
+    heads = [position for position, (_, symbol) in enumerate(named) if symbol]
+    tokens = tuple(item(named[head][1], head, stop) for head, stop in zip(heads, [*heads[1:], len(named)], strict=True))
     bounds = np.searchsorted(reported, [(word.start, word.end) for word in transcript.words])
     words = tuple(item(word.text, int(first), int(stop)) for word, (first, stop) in zip(transcript.words, bounds))
     return words, tokens
