@@ -107,8 +107,17 @@ class ServerUnavailableError(AlignError, ConnectionError):
 
     retryable = True
 
-    def __init__(self, target: str, details: str = "", *, reached: bool = False, tried: float | None = None) -> None:
+    def __init__(
+        self,
+        target: str,
+        details: str = "",
+        *,
+        reached: bool = False,
+        tried: float | None = None,
+        retry_after: float | None = None,
+    ) -> None:
         self.target = target
+        self.retry_after = retry_after
         self.details = details
         self.reached = reached
         self.tried = tried

@@ -41,7 +41,7 @@ def error_of(failure: Any, target: str, size: int) -> AlignError:
     if code == "UNAVAILABLE":
         if _NOT_CONNECTED.search(details):
             return ServerUnavailableError(target, _last_cause(details))
-        return ServerUnavailableError(target, details, reached=True)
+        return ServerUnavailableError(target, details, reached=True, retry_after=_retry_after(failure))
     if code == "CANCELLED":  # not by this client, which does not ask what became of calls that it cancels
         return ServerUnavailableError(target, "it ended the call", reached=True)
     if code == "DEADLINE_EXCEEDED":

@@ -34,8 +34,9 @@ class RetryPolicy:
 
 
 def answered(error: AlignError) -> bool:
-    """Whether an error is the word of a server, as against silence."""
-    return not isinstance(error, ServerUnavailableError | DeadlineExceededError)
+    """Whether an error is the word of a server, as against silence: also of one that starts, and says when to ask
+    again."""
+    return error.retry_after is not None or not isinstance(error, ServerUnavailableError | DeadlineExceededError)
 
 
 class Attempts:
@@ -93,6 +94,8 @@ class Attempts:
         if self._deadline is not None and self._clock() + delay >= self._deadline:
             if reached and isinstance(error, ServerUnavailableError):
                 tried = self._clock() - self._failing_since
-                raise ServerUnavailableError(error.target, error.details, reached=error.reached, tried=tried)
+                raise ServerUnavailableError(
+                    error.target, error.details, reached=error.reached, tried=tried, retry_after=error.retry_after
+                )
             raise error
         return delay

@@ -28,7 +28,7 @@ from alignd_client import (
 from alignd_client.aio_transport import AsyncGrpcTransport
 from alignd_client.transport import GrpcTransport
 from support import reference_answers
-from support.fake_server import FakeServer, overloaded, refuse, sleep, unavailable
+from support.fake_server import FakeServer, overloaded, refuse, sleep, starting, unavailable
 from support.reference_answers import server_info
 
 VALUE = np.zeros((2, 6), np.float32)
@@ -76,6 +76,19 @@ def test_unavailable_is_tried_again(connect: Any, server: FakeServer) -> None:
     (result,) = connect().align_mas([VALUE])
     assert result.status.ok
     assert len(server.seen[RPC]) == 3
+
+
+def test_a_server_that_starts_is_waited_for(connect: Any, server: FakeServer) -> None:
+    """However often it says so, unlike one that has never answered."""
+    server.faults["GetServerInfo"].extend([starting(0.01)] * 6)
+    server.faults[RPC].extend([starting(0.01)] * 2)
+    (result,) = connect(timeout=60).align_mas([VALUE])
+    assert result.status.ok
+    assert (len(server.seen["GetServerInfo"]), len(server.seen[RPC])) == (7, 3)
+    server.faults[RPC].extend([starting(5)])
+    with pytest.raises(ServerUnavailableError, match=r"cannot work now \(the server is starting\)") as raised:
+        list(connect(timeout=1).align_mas([VALUE]))
+    assert raised.value.retry_after == 5
 
 
 def test_a_server_that_was_there_is_waited_for(connect: Any, server: FakeServer) -> None:

@@ -33,6 +33,17 @@ def refuse(code: grpc.StatusCode, message: str, detail: Any = None) -> Fault:
     return fault
 
 
+def come_again(code: grpc.StatusCode, message: str, retry_after: float) -> Fault:
+    """With the time to do so."""
+    delay = duration_pb2.Duration()
+    delay.FromNanoseconds(int(retry_after * 1e9))
+    return refuse(code, message, error_details_pb2.RetryInfo(retry_delay=delay))
+
+
+def starting(retry_after: float) -> Fault:
+    return come_again(grpc.StatusCode.UNAVAILABLE, "the server is starting", retry_after)
+
+
 def unavailable(message: str = "the device is lost") -> Fault:
     return refuse(grpc.StatusCode.UNAVAILABLE, message)
 
@@ -40,11 +51,7 @@ def unavailable(message: str = "the device is lost") -> Fault:
 def overloaded(retry_after: float | None) -> Fault:
     if retry_after is None:
         return refuse(grpc.StatusCode.RESOURCE_EXHAUSTED, "quota")
-    delay = duration_pb2.Duration()
-    delay.FromNanoseconds(int(retry_after * 1e9))
-    return refuse(
-        grpc.StatusCode.RESOURCE_EXHAUSTED, "the queue is full", error_details_pb2.RetryInfo(retry_delay=delay)
-    )
+    return come_again(grpc.StatusCode.RESOURCE_EXHAUSTED, "the queue is full", retry_after)
 
 
 def sleep(seconds: float) -> Fault:
