@@ -3,6 +3,7 @@
 import inspect
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -108,6 +109,25 @@ def test_torchaudios_numbers() -> None:
     found.sum().backward()
     np.testing.assert_allclose(found.detach(), costs, rtol=1e-6)
     np.testing.assert_allclose((log_probs.grad * weights).sum((2, 3)), sums, rtol=0, atol=4e-6)
+
+
+def test_memory_is_of_the_nodes_but_for_the_gradient() -> None:
+    """Of a vocabulary of 3,000, nothing else of its size is made: some tens of bytes a node."""
+    N, T, U, V = 2, 60, 20, 3000
+    nodes = N * T * (U + 1)
+    log_probs = torch.randn(N, T, U + 1, V).log_softmax(-1).requires_grad_()
+    arguments = torch.ones(N, U, dtype=torch.int32), lengths(T, T), lengths(U, U)
+    ak.rnnt_loss(log_probs, *arguments).sum().backward()  # which compiles
+    log_probs.grad = None
+    tracemalloc.start()
+    try:
+        costs = ak.rnnt_loss(log_probs, *arguments)
+        assert tracemalloc.get_traced_memory()[1] < 64 * nodes
+        costs.sum().backward()
+        assert log_probs.grad is not None
+        assert tracemalloc.get_traced_memory()[1] < log_probs.nbytes + 64 * nodes
+    finally:
+        tracemalloc.stop()
 
 
 def judge(log_probs: Any, labels: Any, frames: Any, label_lengths: Any, blank: int, modified: bool) -> Any:
