@@ -22,6 +22,9 @@ Scores = NumpyArray | DeviceTensor
 NATIVE: Final = {kind.storage.newbyteorder("="): kind for kind in (DataType.FLOAT32, DataType.FLOAT64)}
 """NumPy's dtypes that are stored as they are."""
 
+WORDS: Final = {1: np.uint8, 2: np.int16, 4: np.int32, 8: np.int64}
+"""Integers that torch has too, by size: what a tensor of any type is looked at as."""
+
 JOINED_BYTES: Final = 1 << 15
 """Matrices below this are copied end to end: to tell a kernel where each of them lies takes longer."""
 
@@ -62,7 +65,10 @@ class Kind:
     def zeros(self, shape: Sequence[int], dtype: Any) -> Any:
         if self.device is None:
             return np.zeros(shape, dtype)
-        return sys.modules["torch"].zeros(tuple(shape), dtype=dtype, device=self.device)
+        torch = sys.modules["torch"]
+        if self.device.type == "cpu" and dtype.itemsize in WORDS:  # as in `cast`
+            return torch.from_numpy(np.zeros(shape, WORDS[dtype.itemsize])).view(dtype)
+        return torch.zeros(tuple(shape), dtype=dtype, device=self.device)
 
     def dtype(self, name: str) -> Any:
         """The kind's own dtype of that name."""
@@ -105,6 +111,14 @@ def to_numpy(value: Any) -> NumpyArray:
         tensor = tensor.view(sys.modules["torch"].int16)
     array: NumpyArray = tensor.numpy()
     return array
+
+
+def words_of(tensor: Any) -> NumpyArray:
+    """The memory of a tensor on the CPU as integers of its elements' size."""
+    torch = sys.modules["torch"]
+    name = np.dtype(WORDS[tensor.dtype.itemsize]).name
+    words: NumpyArray = tensor.view(getattr(torch, name)).numpy()
+    return words
 
 
 def scores(value: Any, name: str, axes: str, device: str | None = None) -> tuple[Scores, DataType]:

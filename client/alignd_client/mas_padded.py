@@ -7,7 +7,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from alignd_client.arrays import NUMPY, Kind, dtype_name, is_tensor, require_dimensions, scores, to_numpy
+from alignd_client.arrays import (
+    NUMPY,
+    WORDS,
+    Kind,
+    dtype_name,
+    is_tensor,
+    require_dimensions,
+    scores,
+    to_numpy,
+    words_of,
+)
 from alignd_client.device_tensors import staying
 from alignd_client.errors import InvalidRequestError
 from alignd_client.family import Answers, collect
@@ -40,8 +50,11 @@ class MaximumPathJob:
         batch = np.repeat(np.arange(len(alignments)), self._frames)
         token = np.concatenate([alignment.path for alignment in alignments]).astype(np.int64)
         frame = np.concatenate([np.arange(frames) for frames in self._frames])
-        # The indices cross to the device, not the B × S × T zeros.
-        out[self._kind.wrap(batch), self._kind.wrap(token), self._kind.wrap(frame)] = 1
+        if is_tensor(out) and out.device.type == "cpu" and out.dtype.itemsize in WORDS:
+            words, one = words_of(out), words_of(self._kind.cast(np.ones(1, np.uint8), self._dtype))
+            words[batch, token, frame] = one[0]
+        else:  # the indices cross to the device, not the B × S × T zeros
+            out[self._kind.wrap(batch), self._kind.wrap(token), self._kind.wrap(frame)] = 1
         return out
 
 
@@ -81,7 +94,10 @@ def rectangles(mask: Any, shape: tuple[int, ...], device: str | None = None) -> 
         return lengths, lengths
     if is_tensor(mask) and staying(mask, device):
         return _rectangles_there(mask)
-    inside = to_numpy(mask != 0 if is_tensor(mask) and dtype_name(mask) == "bfloat16" else mask).astype(bool)
+    inside = to_numpy(mask)
+    if is_tensor(mask) and dtype_name(mask) == "bfloat16":  # as integers: all but the sign of a zero
+        inside = inside & 0x7FFF
+    inside = inside.astype(bool)
     tokens = inside[:, :, 0].sum(1, dtype=np.int64)
     frames = inside[:, 0, :].sum(1, dtype=np.int64)
     for b, (item, S, T) in enumerate(zip(inside, tokens.tolist(), frames.tolist())):

@@ -15,6 +15,7 @@ import torch
 
 from alignd_client import AlignClient, ForkError
 from alignd_client.aio import AsyncAlignClient
+from alignd_client.arrays import words_of
 from alignd_client.per_process import PerProcess
 from support.blocking import Blocking
 from support.fake_server import FakeServer
@@ -72,20 +73,39 @@ def test_padded_tensors_after_a_fork(target: str, threaded: None, strided: bool)
     frames, targets = 40_000, torch.tensor([[1, 2]])
     log_probs = torch.zeros(1, frames, 256, dtype=torch.float64)
     log_probs = log_probs[:, :, ::2] if strided else log_probs
-    context = multiprocessing.get_context("fork")
-    queue = context.Queue()
     with AlignClient(target) as client:
-        child = context.Process(
-            target=lambda: queue.put([one.tolist() for one in client.forced_align(log_probs, targets)])
-        )
-        child.start()
-        try:
-            paths, scores = queue.get(timeout=30)
-        finally:
-            child.kill()
-            child.join()
+        paths, scores = in_a_fork(lambda: [one.tolist() for one in client.forced_align(log_probs, targets)])
     assert {*paths[0]} == {1, 2}
     assert scores == [[0.0] * frames]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.bool])
+def test_padded_paths_after_a_fork(target: str, threaded: None, dtype: torch.dtype) -> None:
+    tokens, frames = 30, 4000
+    value, mask = torch.zeros(1, tokens, frames), torch.ones(1, tokens, frames, dtype=dtype)
+    with AlignClient(target) as client:
+        shape, kind, ones, most = in_a_fork(lambda: told(client.maximum_path(value, mask, dtype)))
+    assert (shape, kind, ones) == ((1, tokens, frames), str(dtype), frames)
+    assert most == 1
+
+
+def told(path: Any) -> tuple[Any, ...]:
+    """Shape, type, the number of ones, and the most cells of a frame that are not zero; without torch's threads."""
+    cells, one = words_of(path), words_of(torch.ones(1, dtype=path.dtype))
+    return tuple(path.shape), str(path.dtype), int((cells == one).sum()), int((cells != 0).sum(1).max())
+
+
+def in_a_fork(work: Any) -> Any:
+    """What `work` gives in a child, which is killed if it does not come."""
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    child = context.Process(target=lambda: queue.put(work()))
+    child.start()
+    try:
+        return queue.get(timeout=30)
+    finally:
+        child.kill()
+        child.join()
 
 
 def test_a_fork_while_calls_are_in_flight(target: str) -> None:
