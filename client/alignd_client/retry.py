@@ -1,5 +1,6 @@
 """When to try again, and when to give up: decisions only, no waiting and no network."""
 
+import math
 import random
 import time
 from collections.abc import Callable
@@ -91,7 +92,10 @@ class Attempts:
         backoff = self._policy.backoff(self._failures)
         # At least half of it: an attempt at once is what an overloaded server needs least.
         delay = max(error.retry_after or 0.0, backoff * (0.5 + 0.5 * self._jitter()))
-        if self._deadline is not None and self._clock() + delay >= self._deadline:
+        left = math.inf if self._deadline is None else self._deadline - self._clock()
+        if delay >= left > 2 * self._policy.first_delay:  # what is left of the time is not given away
+            delay = max(error.retry_after or 0.0, left / 2)
+        if delay >= left:
             if reached and isinstance(error, ServerUnavailableError):
                 tried = self._clock() - self._failing_since
                 raise ServerUnavailableError(

@@ -58,6 +58,21 @@ def test_the_deadline_is_for_all_attempts() -> None:
         one.remaining()
 
 
+def test_the_time_is_used_to_its_end() -> None:
+    """Where the next delay would pass the deadline, half of what is left is waited, down to a fifth of a second."""
+    clock = Clock()
+    one = attempts(3.0, clock=clock)
+    for waited in (0.1, 0.2, 0.4, 0.8, 0.75, 0.375, 0.1875):
+        assert one.delay_after(AWAY, reached=True) == pytest.approx(waited)
+        clock.now += waited
+    with pytest.raises(ServerUnavailableError, match=r"tried again for 2\.8 s"):
+        one.delay_after(AWAY, reached=True)
+    clock.now = 100.0
+    late = attempts(1.0, clock=clock)
+    with pytest.raises(OverloadedError):  # who names a time means it
+        late.delay_after(OverloadedError("", 1.5), reached=True)
+
+
 def test_a_server_that_went_away_is_told_apart_from_one_that_never_was() -> None:
     clock = Clock()
     one = attempts(10.0, clock=clock)
