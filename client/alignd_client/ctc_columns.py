@@ -102,7 +102,7 @@ class Columns:
         own = columns_of(needed, nbytes, vocabulary)
         before, whole, spent = self._before
         spent = 0 if own == before else spent + nbytes * max(0, before - own)
-        holds = before == vocabulary if whole else before >= needed
+        holds = before == vocabulary if whole else needed <= before <= vocabulary
         if not holds or nbytes * before >= ALONE_BYTES or spent >= REQUEST_BYTES:
             before, whole, spent = own, own == vocabulary, 0
         self._before = (before, whole, spent)

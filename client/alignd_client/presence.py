@@ -40,7 +40,8 @@ class Presence:
         """
         if error is None or answered(error):
             self.reached = True
-            if before is not None and before is self.loss:
+            starting = isinstance(error, ServerUnavailableError)
+            if before is not None and before is self.loss and not starting:
                 self._find()
         elif self.reached and not self._closed and isinstance(error, ServerUnavailableError):
             self._lose(error)

@@ -90,8 +90,10 @@ class Attempts:
         if not reached and self._failures >= self._policy.attempts_when_unreached:
             raise error
         backoff = self._policy.backoff(self._failures)
-        # At least half of it: an attempt at once is what an overloaded server needs least.
-        delay = max(error.retry_after or 0.0, backoff * (0.5 + 0.5 * self._jitter()))
+        # At least half of it: an attempt at once is what an overloaded server needs least. What the server asks for is
+        # never undercut, and those it asks do not come back all at once.
+        jitter = self._jitter()
+        delay = max((error.retry_after or 0.0) * (1 + 0.25 * jitter), backoff * (0.5 + 0.5 * jitter))
         left = math.inf if self._deadline is None else self._deadline - self._clock()
         if delay >= left > 2 * self._policy.first_delay:  # what is left of the time is not given away
             delay = max(error.retry_after or 0.0, left / 2)

@@ -62,7 +62,8 @@ class Server:
         # Else every counter and histogram has a second sample, which nobody asks for.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         metrics = Metrics()
-        server, doorway = self._grpc_server(metrics), Doorway()
+        rpcs = [*(operation.rpc for operation in alignments()), wire.ALIGN_AUDIO]
+        server, doorway = self._grpc_server(metrics), Doorway(rpcs)
         server.add_generic_rpc_handlers((doorway,))
         self.port = _bind(server, settings.listen)
         metrics_server = self._serve_metrics(metrics)
@@ -78,7 +79,6 @@ class Server:
             await server.stop(0)
             log.info("stopped while starting", exit_code=0)
             return 0
-        rpcs = [*(operation.rpc for operation in alignments()), wire.ALIGN_AUDIO]
         handlers = doorway.handlers = AlignmentHandlers(engine, rpcs, settings.payload_timeout_s)
         await self._set_health(SERVING)
         self._announce(engine)

@@ -191,8 +191,9 @@ class Doorway(grpc.GenericRpcHandler):
         handlers: None while the server starts.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, rpcs: Sequence[Rpc[Any, Any]]) -> None:
         self.handlers: AlignmentHandlers | None = None
+        self._paths = frozenset((GET_SERVER_INFO.path, *(rpc.path for rpc in rpcs)))
 
     def service_name(self) -> str:
         return SERVICE
@@ -200,7 +201,7 @@ class Doorway(grpc.GenericRpcHandler):
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
         if self.handlers is not None:
             return self.handlers.service(handler_call_details)
-        return _STARTING if handler_call_details.method.startswith(f"/{SERVICE}/") else None
+        return _STARTING if handler_call_details.method in self._paths else None
 
 
 async def _come_again(requests: AsyncIterator[bytes], context: Context) -> NoReturn:

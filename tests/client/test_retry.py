@@ -31,7 +31,9 @@ def test_delays_double_up_to_the_longest() -> None:
 
 
 def test_the_servers_wish_is_a_lower_bound() -> None:
-    assert delays(OverloadedError("", 0.3), 1.0, 4) == pytest.approx([0.3, 0.3, 0.4, 0.8])
+    """Above which jitter spreads those who are asked at once."""
+    assert delays(OverloadedError("", 0.3), 0.0, 4) == pytest.approx([0.3, 0.3, 0.3, 0.4])
+    assert delays(OverloadedError("", 0.3), 1.0, 4) == pytest.approx([0.375, 0.375, 0.4, 0.8])
 
 
 def test_a_server_that_never_answered_is_given_up() -> None:
@@ -96,6 +98,17 @@ def test_an_answer_to_what_was_asked_before_ends_no_loss(caplog: pytest.LogCaptu
     assert presence.loss is None
     presence.note(AWAY, None)
     assert len(caplog.records) == 2
+
+
+def test_a_server_that_only_starts_is_still_lost(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "alignd_client")
+    presence = Presence(reached=True)
+    presence.note(AWAY, None)
+    presence.note(ServerUnavailableError("host:1", "starting", reached=True, retry_after=1.0), presence.loss)
+    assert presence.loss is not None
+    assert len(caplog.records) == 1
+    presence.note(OverloadedError("", 1.0), presence.loss)
+    assert "answers again" in caplog.text
 
 
 def test_a_server_that_never_answered_is_not_lost(caplog: pytest.LogCaptureFixture) -> None:

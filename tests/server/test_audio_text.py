@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -116,6 +117,10 @@ def test_abbreviations_are_read_where_their_place_is_certain(transcript: str, sa
         ("$-5", "$-5"),
         ("pages 5-10", "5-10"),
         ("5-'-6", "5-'-6"),
+        ("pages 5–10", "5–10"),
+        ("1990—1995", "1990—1995"),
+        ("5% - 10%", "5%-10%"),
+        ("$5--$6", "$5--$6"),
         ("[laughter] hi", "[laughter]"),
         ("hi <laugh>", "<laugh>"),
         ("{noise}", "{noise}"),
@@ -127,6 +132,19 @@ def test_what_has_no_certain_reading_where_it_stands_is_refused_by_name(transcri
     with pytest.raises(AudioError, match=f"“{re.escape(name)}”") as caught:
         english_words(transcript)
     assert (caught.value.status, caught.value.field) == (Status.TEXT_UNSUPPORTED, "transcript")
+
+
+def test_dashes_that_part_no_numbers_are_punctuation() -> None:
+    spoken = [word for one in english_words("in 1990 – then 5 — no, - 6") for word in one.spoken]
+    assert spoken == ["in", "nineteen", "ninety", "then", "five", "no", "six"]
+
+
+def test_no_transcript_takes_long() -> None:
+    """A search that goes back to each of its steps takes a minute for this one."""
+    begun = time.process_time()
+    (word,) = english_words("5" + "'-" * 49_990 + "a")
+    assert word.spoken == ("five", "a")
+    assert time.process_time() - begun < 5
 
 
 @pytest.mark.parametrize(

@@ -356,6 +356,12 @@ def test_no_metrics() -> None:
         assert [c.laddr.port for c in listening] == [int(server.target.split(":")[1])]
 
 
+def refusal_of(target: str, method: str) -> Any:
+    with grpc.insecure_channel(target) as channel, pytest.raises(grpc.RpcError) as raised:
+        channel.unary_unary(method)(b"", timeout=20)
+    return raised.value
+
+
 def test_a_server_that_compiles_says_so_and_ends_at_a_signal(tmp_path: Path) -> None:
     flags = ["--device", "cpu", "--log-format", "json", "--log-level", "debug"]
     flags += ["--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"]
@@ -381,8 +387,12 @@ def test_a_server_that_compiles_says_so_and_ends_at_a_signal(tmp_path: Path) -> 
             retry = error_details_pb2.RetryInfo()
             assert detail.Unpack(retry)
             assert retry.retry_delay.ToTimedelta().total_seconds() == 1
+        for unknown in ("Nope", "Nope/again"):
+            assert refusal_of(target, f"/{wire.SERVICE}/{unknown}").code() is grpc.StatusCode.UNIMPLEMENTED
         with urllib.request.urlopen(f"http://127.0.0.1:{listening['metrics_port']}/metrics", timeout=20) as reply:
-            assert b"alignd_build_info" in reply.read()
+            told = reply.read().decode()
+        assert "alignd_build_info" in told
+        assert "Nope" not in told
         # The cache's folder is made when the first kernel is asked for.
         eventually(lambda: any(tmp_path.iterdir()), "the first kernel", 60)
         others = min(available_cpus(), len(wire.DataType)) - 1

@@ -7,6 +7,7 @@ later word wrong times; the caller writes it out instead ("10:30" as "ten thirty
 import re
 import unicodedata
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 from alignd_server.audio.abbreviations import Place, expansion, may_be_roman
@@ -34,8 +35,9 @@ LETTERS: Final = dict(zip("bcdefghjklmnpqrstuvwxyz", LETTER_NAMES.split()))
 CURRENCIES: Final = {"$": ("dollar", "cent"), "€": ("euro", "cent"), "£": ("pound", "penny"), "¥": ("yen", "")}
 PLURALS: Final = {"dollar": "dollars", "cent": "cents", "euro": "euros", "pound": "pounds", "penny": "pence"}
 AMOUNT: Final = re.compile(rf"[{''.join(CURRENCIES)}]?[0-9]")
+DASHES: Final = frozenset({"--", *"-‐‑‒–—―−"})
 MAGNITUDES: Final = frozenset({"hundred", "thousand", "million", "billion", "trillion"})
-SEVERAL_NUMBERS: Final = re.compile(rf"[\d%]['-]*-['-]*(?:[{''.join(CURRENCIES)}\d]|(?:{'|'.join(MAGNITUDES)})\b)")
+SEVERAL_NUMBERS: Final = re.compile(rf"[\d%]'*-['-]*(?:[{''.join(CURRENCIES)}\d]|(?:{'|'.join(MAGNITUDES)})\b)")
 """What is said between them, or what follows them, is not written: "5-10", "$5-million"."""
 
 WORD: Final = re.compile(r"[a-z][a-z']*")
@@ -90,6 +92,12 @@ def english_words(transcript: str) -> list[SpokenWord]:
     if not chunks:
         raise EmptyTranscriptError
     none = _Chunk("", "", "")
+    for before, chunk in pairwise(chunks):
+        if _is_range(before, chunk):
+            raise TextUnsupportedError(
+                f"the transcript's {_named(before.text + chunk.gap + chunk.text)} may be read in several ways: write "
+                "what is said between the numbers"
+            )
     neighbours = zip([none, *chunks], chunks, [*chunks[1:], none], strict=False)
     return [
         SpokenWord(chunk.text, _spoken(chunk.text, _place(before, chunk, after))) for before, chunk, after in neighbours
@@ -111,6 +119,11 @@ def _chunks(transcript: str) -> list[_Chunk]:
         chunks.append(_Chunk(f"-{text}" if minus else text, raw, gap))
         gap = ""
     return chunks
+
+
+def _is_range(before: _Chunk, chunk: _Chunk) -> bool:
+    """Numbers with a dash between them, which may stand for "to", "minus", a pause or nothing."""
+    return chunk.gap in DASHES and bool(re.search(r"[0-9]%?$", before.text) and AMOUNT.match(chunk.text.lstrip("-")))
 
 
 def _place(before: _Chunk, chunk: _Chunk, after: _Chunk) -> Place:
