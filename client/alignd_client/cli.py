@@ -9,9 +9,10 @@ from pathlib import Path
 from alignd.wire import ServerInfo
 from alignd_client import __version__
 from alignd_client.client import AlignClient
-from alignd_client.errors import AlignError
+from alignd_client.errors import AlignError, MessageTooLargeError
 from alignd_client.formats import EXTENSIONS, FORMATS
 from alignd_client.manifest import align_manifest
+from alignd_client.outputs import write_whole
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -57,6 +58,12 @@ def _parser() -> argparse.ArgumentParser:
     align.add_argument(
         "--output-dir", metavar="DIR", type=Path, help="for a manifest's outputs, one for each recording"
     )
+    existing = align.add_mutually_exclusive_group()
+    for name, about in {
+        "overwrite": "replace a manifest's outputs that are there already",
+        "skip-existing": "leave a manifest's outputs that are there already and align the rest: resumes a run",
+    }.items():
+        existing.add_argument(f"--{name}", dest="existing", action="store_const", const=name, help=about)
     align.add_argument("--model", default="", help="a name that `alignd info` lists; default: the server's")
     align.set_defaults(run=_align, refuse=align.error)
     _add_where(align)
@@ -96,13 +103,16 @@ def _align(options: argparse.Namespace) -> int:
     standard_input = options.file == "-"
     audio = sys.stdin.buffer.read() if standard_input else Path(options.file)
     with _client(options) as client:
-        alignment = client.align_audio(audio, transcript.strip(), options.model)
+        try:
+            alignment = client.align_audio(audio, transcript.strip(), options.model)
+        except MessageTooLargeError as error:
+            raise ValueError(str(error).replace("item 0", options.file, 1)) from None
     name = "stdin" if standard_input else Path(options.file).stem
     text = write(alignment, tokens=options.tokens, name=name, transcript=transcript)
     if options.output is None:
         sys.stdout.write(text)
     else:
-        options.output.write_text(text, encoding="utf-8")
+        write_whole(options.output, text)
     return 0
 
 
@@ -117,6 +127,8 @@ def _check_usage(options: argparse.Namespace) -> None:
             options.refuse("--manifest needs --output-dir")
     elif options.output_dir is not None:
         options.refuse("--output-dir goes with --manifest; --output is for one recording")
+    elif options.existing is not None:
+        options.refuse(f"--{options.existing} goes with --manifest")
     elif options.file is None or not {"--text", "--text-file"} & set(given):
         options.refuse("FILE with --text or --text-file is required, or --manifest")
 
@@ -132,6 +144,7 @@ def _align_manifest(options: argparse.Namespace) -> int:
             EXTENSIONS[form],
             tokens=options.tokens,
             model=options.model,
+            existing=options.existing,
         )
     return 1 if failed else 0
 

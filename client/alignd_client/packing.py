@@ -185,7 +185,8 @@ class Packer(Generic[ItemT, Request, Reply, ResultT]):
             status = refusal(error)
             if status is None:
                 raise
-            named = error if isinstance(error, AlignError | OSError) else type(error)(f"item {index}: {error}")
+            kind = TypeError if isinstance(error, TypeError) else ValueError  # a UnicodeError takes no message
+            named = error if isinstance(error, AlignError | OSError) else kind(f"item {index}: {error}")
             return self._settle(Answers([self._family.failed(item, status)], {0: named}))
         status = self._family.refuse(item)
         if status is not None:

@@ -47,6 +47,13 @@ def test_a_file_that_is_not_there(client: Any) -> None:
         client.align_audio("/nowhere/speech.wav", "text")
 
 
+def test_a_path_that_no_file_can_have(client: Any) -> None:
+    with pytest.raises(ValueError, match=r"^'utf-8' codec can't encode .* surrogates not allowed$"):
+        client.align_audio("speech\ud800.wav", "text")
+    results = client.align_audios([("speech\ud800.wav", "one"), (AUDIO, "two")], on_error="return")
+    assert [result.status.code for result in results] == [ItemCode.MALFORMED, ItemCode.OK]
+
+
 def test_many_recordings(client: Any) -> None:
     recordings = [(AUDIO, "one"), ("/nowhere/speech.wav", "two"), (b"", "three"), (AUDIO, "four")]
     results = list(client.align_audios(recordings, on_error="return"))

@@ -4,15 +4,18 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import alignd_client
+from alignd.wire import Limits
 from alignd_client.cli import main
 from alignd_client.formats import FORMATS
 from support import fake_engine
 from support.fake_server import FakeServer
+from support.file_limit import files_of_at_most
 
 
 @pytest.fixture
@@ -47,6 +50,41 @@ def test_every_format_to_a_file(speech: Path, tmp_path: Path, capsys: pytest.Cap
     if name == "json":
         value = json.loads(output.read_text(encoding="utf-8"))
         assert (value["audio"], value["model"], len(value["tokens"])) == ("speech", "even", 5)
+
+
+@pytest.mark.usefixtures("at")
+def test_an_output_is_whole_or_as_it_was(speech: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output, link = tmp_path / "out.txt", tmp_path / "link.txt"
+    output.write_text("before")
+    link.symlink_to(output)
+    command = ["align", str(speech), "--text", "ab cd ef gh", "--output", str(link)]
+    with files_of_at_most(100):
+        assert main(command) == 1
+    assert one_sentence(capsys) == f"alignd: {link}: File too large\n"
+    assert output.read_text() == "before"
+    assert main(command) == 0
+    assert link.is_symlink()
+    assert "gh" in output.read_text()
+    assert sorted(tmp_path.iterdir()) == [link, output, speech]
+
+
+@pytest.mark.usefixtures("at")
+def test_an_output_may_be_a_pipe(speech: Path, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    assert main(["align", str(speech), "--text", "ab", "--output", str(pipe)]) == 0
+    assert b"ab" in os.read(reader, 1000)
+    os.close(reader)
+    assert pipe.is_fifo()
+
+
+def test_a_recording_that_is_too_large_is_named(
+    speech: Path, server: FakeServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.info = replace(server.info, limits=Limits(900, 0, 0, 0))
+    assert main(["align", str(speech), "--text", "ab", "--server", server.target]) == 1
+    assert one_sentence(capsys).startswith(f"alignd: {speech} makes a message of ")
 
 
 @pytest.mark.usefixtures("at")
@@ -203,6 +241,8 @@ def test_failures_are_one_sentence(
         ["align", "x.wav", "--manifest", "x.jsonl", "--output-dir", "y"],
         ["align", "--manifest", "x.jsonl", "--output-dir", "y", "--text", "a"],
         ["align", "x.wav", "--text", "a", "--output-dir", "y"],
+        ["align", "x.wav", "--text", "a", "--overwrite"],
+        ["align", "--manifest", "x.jsonl", "--output-dir", "y", "--overwrite", "--skip-existing"],
         ["align", "x.wav", "--text", "a", "--text-file", "b"],
         ["align", "x.wav", "--text", "a", "--format", "xml"],
         ["align", "x.wav", "--text", "a", "--local", "--server", "x"],

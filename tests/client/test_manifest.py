@@ -2,14 +2,17 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from alignd.wire import Limits
 from alignd_client.cli import main
 from alignd_client.formats import EXTENSIONS, FORMATS
 from support.fake_server import FakeServer
+from support.file_limit import files_of_at_most
 
 END = re.compile(r"(\d+) aligned, (\d+) failed, [\d.]+ audio hours per hour")
 
@@ -29,6 +32,13 @@ def align(server: FakeServer, corpus: Path, lines: list[Any], *options: str) -> 
     manifest.write_text("".join(f"{line if isinstance(line, str) else json.dumps(line)}\n" for line in lines))
     arguments = ["align", "--manifest", str(manifest), "--output-dir", str(corpus.parent / "out")]
     return main([*arguments, "--server", server.target, *options])
+
+
+def told(capsys: pytest.CaptureFixture[str]) -> dict[int, str]:
+    """Why which lines failed."""
+    *lines, _ = capsys.readouterr().err.splitlines()
+    found = [re.fullmatch(r"alignd: \S+?manifest.jsonl:(\d+): (.*)", line) for line in lines]
+    return {int(line[1]): line[2] for line in found if line}
 
 
 def outputs(corpus: Path) -> list[str]:
@@ -95,6 +105,105 @@ def test_what_fails_is_told_and_ends_nothing(
         9: "line 8",
     }.items():
         assert words in reasons[number]
+
+
+def test_a_line_of_what_no_file_or_text_holds_ends_nothing(
+    server: FakeServer, corpus: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines: list[Any] = [
+        {"audio": "a\ud800.flac", "text": "ab"},
+        {"audio": "a.wav", "text": "hello \ud800"},
+        "[" * 200_000,
+        {"audio": ".", "text": "ab"},
+        {"audio": "deep/..", "text": "ab"},
+        {"audio": "a\0.wav", "text": "ab"},
+        {"audio": "a.wav", "text": "ab"},
+    ]
+    assert align(server, corpus, lines) == 1
+    assert outputs(corpus) == ["a.txt"]
+    reasons = told(capsys)
+    assert list(reasons) == [1, 2, 3, 4, 5, 6]
+    words = ["must be Unicode", "must be Unicode", "JSON", "not '.'", "not 'deep/..'", "null"]
+    assert [word for word, reason in zip(words, reasons.values(), strict=True) if word not in reason] == []
+
+
+@pytest.mark.parametrize(("seconds", "good"), [(None, True), (5, True), (0.95, True), (0.85, False), ("1", False)])
+def test_a_piece_is_not_aligned_as_a_whole(
+    server: FakeServer, corpus: Path, capsys: pytest.CaptureFixture[str], seconds: Any, good: bool
+) -> None:
+    """Of a recording of a second."""
+    assert align(server, corpus, [{"audio": "a.wav", "text": "ab", "offset": 0.0, "duration": seconds}]) == 1 - good
+    assert bool(outputs(corpus)) == good
+    assert ['"duration"' in reason for reason in told(capsys).values()] == [True] * (not good)
+
+
+def test_what_is_there_already(server: FakeServer, corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A transcript beside its recording, and the manifest."""
+    beside = ("--output-dir", str(corpus))
+    (corpus / "a.txt").write_text("precious")
+    (corpus / "deep/b.txt").mkdir()
+    lines = [{"audio": name, "text": "ab"} for name in ("a.wav", "deep/a.wav", "deep/b.wav")]
+    assert align(server, corpus, lines, *beside) == 1
+    reasons = told(capsys)
+    assert list(reasons) == [1, 3]
+    assert f"{corpus / 'a.txt'} is there already: see --overwrite" in reasons[1]
+    assert (corpus / "a.txt").read_text() == "precious"
+    assert "ab" in (corpus / "deep/a.txt").read_text()
+    assert len(server.seen["AlignAudio"]) == 1
+
+    assert align(server, corpus, [*lines[:2], {"audio": "new.wav", "text": "ab"}], *beside, "--skip-existing") == 1
+    assert "2 done before, 0 aligned, 1 failed" in capsys.readouterr().err
+    assert len(server.seen["AlignAudio"]) == 1
+    assert align(server, corpus, lines[2:], *beside, "--skip-existing") == 1  # a folder is no output of before
+
+    assert align(server, corpus, lines[:2], *beside, "--overwrite") == 0
+    assert (corpus / "a.txt").read_text() == (corpus / "deep/a.txt").read_text() != "precious"
+
+
+def test_an_output_that_cannot_be_named_ends_nothing(
+    server: FakeServer, corpus: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    long = "x" * 251 + ".wav"
+    names = (long, "a.wav", "a.TextGrid/b.wav", "b.TextGrid/a.wav", "b.wav", "a.TextGrid/c/d.wav", "deep/a.wav")
+    for name in names:
+        (corpus / name).parent.mkdir(parents=True, exist_ok=True)
+        (corpus / name).write_bytes(bytes(1000))
+    lines = [{"audio": name, "text": "ab"} for name in names]
+    assert align(server, corpus, lines, "--format", "textgrid") == 1
+    assert outputs(corpus) == ["a.TextGrid", "b.TextGrid/a.TextGrid", "deep/a.TextGrid"]
+    reasons = told(capsys)
+    assert list(reasons) == [1, 3, 5, 6]
+    out = corpus.parent / "out"
+    assert reasons[1].endswith(".TextGrid: File name too long")
+    assert reasons[3] == f"its output cannot be written: {out / 'a.TextGrid'}: File exists"
+    assert str(out / "b.TextGrid") in reasons[5]
+    assert reasons[6].endswith("Not a directory")
+
+
+def test_a_disk_that_is_full_ends_it(server: FakeServer, corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [{"audio": name, "text": "ab cd ef gh"} for name in ("a.wav", "deep/a.wav")]
+    with files_of_at_most(100):
+        assert align(server, corpus, lines) == 1
+    assert capsys.readouterr().err.splitlines()[1:] == [f"alignd: {corpus.parent / 'out/a.txt'}: File too large"]
+    assert outputs(corpus) == []
+
+
+def test_a_folder_of_outputs_that_cannot_be_ends_it(
+    server: FakeServer, corpus: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (corpus.parent / "out").write_text("no folder")
+    assert align(server, corpus, [{"audio": "a.wav", "text": "ab"}]) == 1
+    assert capsys.readouterr().err == f"alignd: {corpus.parent / 'out'}: File exists\n"
+    assert not server.seen["AlignAudio"]
+
+
+def test_a_recording_that_is_too_large_is_named(
+    server: FakeServer, corpus: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.info = replace(server.info, limits=Limits(900, 0, 0, 0))
+    lines = ["", {"audio": "a.wav", "text": "ab"}]
+    assert align(server, corpus, lines) == 1
+    assert re.match(r"\S+/a.wav: it makes a message of \d+ bytes; the server takes at most 900", told(capsys)[2])
 
 
 def test_a_server_that_is_away_ends_it(corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
