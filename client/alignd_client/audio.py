@@ -67,6 +67,13 @@ class AudioFamily:
             raise TypeError(f"each item must be a pair (audio, transcript), not {type(raw).__name__}") from None
         if not isinstance(transcript, str):
             raise TypeError(f"a transcript must be a str, not {type(transcript).__name__}")
+        try:
+            transcript.encode()
+        except UnicodeEncodeError as error:
+            code = f"U+{ord(transcript[error.start]):04X}"
+            raise ValueError(
+                f"the transcript holds {code}, half of a character, which is no text: decode it anew"
+            ) from None
         return AudioItem(read_audio(audio), transcript)
 
     def refuse(self, item: AudioItem) -> ItemStatus | None:

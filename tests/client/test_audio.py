@@ -50,8 +50,11 @@ def test_a_file_that_is_not_there(client: Any) -> None:
 def test_a_path_that_no_file_can_have(client: Any) -> None:
     with pytest.raises(ValueError, match=r"^'utf-8' codec can't encode .* surrogates not allowed$"):
         client.align_audio("speech\ud800.wav", "text")
-    results = client.align_audios([("speech\ud800.wav", "one"), (AUDIO, "two")], on_error="return")
-    assert [result.status.code for result in results] == [ItemCode.MALFORMED, ItemCode.OK]
+    pairs = [("speech\ud800.wav", "one"), (AUDIO, "two"), (AUDIO, "thr\ud800ee"), (AUDIO, "four")]
+    results = list(client.align_audios(pairs, on_error="return"))
+    codes = [ItemCode.MALFORMED, ItemCode.OK, ItemCode.MALFORMED, ItemCode.OK]
+    assert [result.status.code for result in results] == codes
+    assert "the transcript holds U+D800, half of a character" in results[2].status.message
 
 
 def test_many_recordings(client: Any) -> None:
