@@ -91,7 +91,7 @@ def test_one_bad_arc_that_a_path_can_take_is_found(batch: TransducerBatch, rng: 
 
 @pytest.mark.parametrize("V", [2, 5])
 def test_a_bad_item_takes_no_longer_than_a_good_one(V: int) -> None:
-    good = one_item(1000, 400, V, DType.FLOAT32)
+    good = one_item(200, 80, V, DType.FLOAT32)  # which the caches hold, whatever else the machine does
     bad = dataclasses.replace(good, log_probs=good.log_probs.copy())
     transducer_stored(bad, 0)[-1, -1, bad.blanks[0]] = np.nan
     assert cpu.align(bad).statuses.tolist() == [Status.NOT_FINITE]
