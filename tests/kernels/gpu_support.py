@@ -1,8 +1,9 @@
 """What the tests of the GPU kernels share."""
 
+import functools
 import mmap
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 import alignd_kernels
+from alignd_kernels import gpu_borders
 from alignd_kernels.gpu_common import INTERPRETED
 from support.interpreter import quicken
 
@@ -84,6 +86,34 @@ class Launches:
 
     def warmup(self, *args: Any, **options: Any) -> None:
         self._kernel.warmup(*args, **options)
+
+
+@contextmanager
+def way_back(module: Any, launches: int) -> Iterator[None]:
+    """Found by the strip that ends last, or in a launch of its own, as for long items; `module` makes the launches."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "FUSED_CHUNKS", 2**31 if launches == 1 else 0)
+        yield
+
+
+def watched(module: Any, names: Sequence[str], monkeypatch: pytest.MonkeyPatch, *, really: bool) -> list[Launches]:
+    """The launches of `module`'s kernels. Borders are of this test alone: what is not launched draws no tickets."""
+    monkeypatch.setattr(gpu_borders, "_kept", functools.cache(lambda device, stream: gpu_borders._Kept()))
+    launches = [Launches(getattr(module, name), really) for name in names]
+    for name, launch in zip(names, launches):
+        monkeypatch.setattr(module, name, launch)
+    return launches
+
+
+def lose_the_first_strip(module: Any, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tickets begin with the second one: the first strip of the first item is never computed, nor long waited for."""
+
+    def one_drawn(words: int, items: int) -> gpu_borders.Borders:
+        counters = torch.zeros(1 + items, dtype=torch.int32, device=device)
+        return gpu_borders.Borders(torch.zeros(words, dtype=torch.int64, device=device), counters[:1] + 1, counters[1:])
+
+    monkeypatch.setattr(gpu_borders, "_cleared", lambda _, words, items: one_drawn(words, items))
+    monkeypatch.setattr(module, "PATIENCE", LITTLE_PATIENCE)
 
 
 def python_lines(call: Callable[[], object]) -> int:

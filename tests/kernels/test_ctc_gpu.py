@@ -13,7 +13,7 @@ pytest.importorskip("triton")
 
 import torch
 from kernels.ctc_gpu_support import LAUNCHES, item, watched, way_back
-from kernels.gpu_support import LITTLE_PATIENCE, examples, garbage_in_new_memory, on_each_device, python_lines
+from kernels.gpu_support import examples, garbage_in_new_memory, lose_the_first_strip, on_each_device, python_lines
 from kernels.strategies import (
     GENERATORS,
     check_ctc,
@@ -27,7 +27,6 @@ from kernels.strategies import (
     stored,
 )
 
-from alignd_kernels import gpu_borders
 from alignd_kernels.ctc import cpu, gpu, gpu_strip, reference
 from alignd_kernels.ctc.batch import STAR, STAR_MAX, CtcBatch
 from alignd_kernels.dtypes import DType
@@ -366,14 +365,7 @@ def test_border_memory_is_used_again(device: str, dtype: DType) -> None:
 def test_a_border_that_never_comes_fails_its_item_alone(
     device: str, launches: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Tickets begin with the second one: the first strip of the first item is never computed."""
-
-    def one_drawn(words: int, items: int) -> gpu_borders.Borders:
-        counters = torch.zeros(1 + items, dtype=torch.int32, device=device)
-        return gpu_borders.Borders(torch.zeros(words, dtype=torch.int64, device=device), counters[:1] + 1, counters[1:])
-
-    monkeypatch.setattr(gpu_borders, "_cleared", lambda _, words, items: one_drawn(words, items))
-    monkeypatch.setattr(gpu, "PATIENCE", LITTLE_PATIENCE)
+    lose_the_first_strip(gpu, device, monkeypatch)
     _, forward, _ = watched(monkeypatch, really=True)
     batch = ctc_batch([item(70, 20, 1), item(3, 9, 2), item(40, 8, 3)], DType.FLOAT32)
     with way_back(launches):

@@ -12,7 +12,7 @@ pytest.importorskip("torch")
 pytest.importorskip("triton")
 
 import torch
-from kernels.gpu_support import LITTLE_PATIENCE, examples, garbage_in_new_memory, on_each_device, python_lines
+from kernels.gpu_support import examples, garbage_in_new_memory, lose_the_first_strip, on_each_device, python_lines
 from kernels.mas_gpu_support import LAUNCHES, watched, way_back
 from kernels.strategies import (
     GENERATORS,
@@ -313,14 +313,7 @@ def test_a_launch_that_fails_leaves_nothing_to_the_next(device: str, monkeypatch
 def test_a_border_that_never_comes_fails_its_item_alone(
     device: str, launches: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Tickets begin with the second one: the first strip of the first item is never computed."""
-
-    def one_drawn(words: int, items: int) -> gpu_borders.Borders:
-        counters = torch.zeros(1 + items, dtype=torch.int32, device=device)
-        return gpu_borders.Borders(torch.zeros(words, dtype=torch.int64, device=device), counters[:1] + 1, counters[1:])
-
-    monkeypatch.setattr(gpu_borders, "_cleared", lambda _, words, items: one_drawn(words, items))
-    monkeypatch.setattr(gpu, "PATIENCE", LITTLE_PATIENCE)
+    lose_the_first_strip(gpu, device, monkeypatch)
     forward, _ = watched(monkeypatch, really=True)
     rng = np.random.default_rng(11)
     shapes = [(100, 130), (5, 40), (70, 72)]

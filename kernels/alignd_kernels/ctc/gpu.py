@@ -84,10 +84,8 @@ def _in_windows(batch: CtcBatch) -> Int64Array:
 
 def _bytes_in_windows(labels: int, frames: int, dtype: DType) -> int:
     """The same of one item that may have a path."""
-    whole, part = (
-        _state_bytes(labels, frames, dtype),
-        gpu_long.window_bytes(labels, frames, dtype, gpu_long.WINDOW_CHUNKS),
-    )
+    whole = _state_bytes(labels, frames, dtype)
+    part = gpu_long.window_bytes(labels, frames, dtype, gpu_long.WINDOW_CHUNKS)
     return part if whole > KEPT_BYTES and part < whole else 0
 
 

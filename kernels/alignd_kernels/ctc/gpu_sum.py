@@ -140,7 +140,8 @@ def posteriors(batch: CtcBatch, device: torch.device | str) -> CtcPosteriors:
 
 def costs(batch: CtcBatch, device: torch.device | str, gradients: bool = True) -> CtcCosts:
     """Negative log-likelihoods, and their gradients by the log-probs: two copies in, three launches (one without
-    gradients; one more where a star takes the largest label), two copies out. Arguments and errors as for `posteriors`.
+    gradients; one more where a star takes the largest label), a copy out of each result. Arguments and errors as for
+    `posteriors`.
 
     Args:
         gradients: whether they are wanted.

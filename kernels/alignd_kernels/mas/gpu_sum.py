@@ -117,7 +117,8 @@ def posteriors(batch: MasBatch, device: torch.device | str) -> MasPosteriors:
 
 
 def costs(batch: MasBatch, device: torch.device | str, gradients: bool = True) -> MasCosts:
-    """Negative log-likelihoods, and their gradients by the scores: two copies in, one or two launches, two copies out.
+    """Negative log-likelihoods, and their gradients by the scores: two copies in, one or two launches, a copy
+    out of each result.
 
     Args:
         batch: any lengths, also of no items.

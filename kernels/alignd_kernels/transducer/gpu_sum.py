@@ -133,8 +133,8 @@ def posteriors(batch: TransducerBatch, device: torch.device | str) -> Transducer
 def costs(
     batch: TransducerBatch, device: torch.device | str, *, fastemit_lambda: float = 0.0, gradients: bool = True
 ) -> TransducerCosts:
-    """Negative log-likelihoods, and their gradients by the arcs: two copies in, two or three launches, two
-    copies out.
+    """Negative log-likelihoods, and their gradients by the arcs: two copies in, two or three launches, a copy
+    out of each result.
 
     Args:
         batch: any lengths, also of no items.
